@@ -1,0 +1,22 @@
+"""Fixtures that every test may ask for."""
+
+from pathlib import Path
+
+import pytest
+
+SO762 = Path(__file__).resolve().parents[2] / "shared" / "data" / "so762"
+
+
+@pytest.fixture
+def data_folder(tmp_path, monkeypatch):
+    """An empty data folder of the test's own."""
+    monkeypatch.setenv("SPEAKERLIB_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def so762():
+    """The folder of real speech; the test is skipped where it is absent."""
+    if not (SO762 / "speech").is_dir():
+        pytest.skip(f"real speech is not at hand: {SO762} is absent")
+    return SO762
