@@ -1,0 +1,155 @@
+"""Front ends: small frozen records that say how a clip of samples becomes a picture of mels by frames.
+
+A front end's `identifier` names the features computed with it, so that a change is never read as the old one.
+"""
+
+import difflib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import torch
+
+CHUNK_BYTES = 16e6  # of spectrogram in work at once: fits in the cache, which doubles the speed
+SMALLEST_POWER = 1e-10  # librosa's `amin`: keeps the logarithm of digital silence finite
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """How to compute features. Frequencies in Hz, lengths in samples.
+
+    scaling "byte_minmax": decibels below the clip's maximum, cut off at `floor` dB, the clip's range spread
+    over 0..255 and truncated to uint8; "log": natural log(mel power + `floor`) as float16, on a scale where a
+    full-scale sine has power (win_length / 4) ** 2 in its bin.
+    """
+
+    name: str
+    num_mels: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    window: str  # "hann" or "hamming", periodic
+    mel_scale: str  # "slaney" or "htk"
+    mel_norm: str | None  # "slaney": triangles of equal area; None: of equal height
+    f_min: float
+    f_max: float
+    pad_mode: str  # what the centred frames find beyond the clip: "constant" (zeros) or "reflect"
+    scaling: str
+    floor: float
+    flip: bool  # True: row 0 is the highest mel
+    mean_normalise: bool  # True: on read, each mel's mean over the segment is removed
+    sample_rate: int = 16000
+
+
+FRONT_ENDS = {
+    # Boccio et al.: librosa's melspectrogram and power_to_db(ref=max), one picture of bytes a clip.
+    "boccio": FrontEnd("boccio", num_mels=256, n_fft=2048, win_length=2048, hop_length=160, window="hann",
+                       mel_scale="slaney", mel_norm="slaney", f_min=0.0, f_max=8000.0, pad_mode="constant",
+                       scaling="byte_minmax", floor=80.0, flip=True, mean_normalise=False),
+    # Small and quick. Slaney's scale, because HTK's lowest triangles would be narrower than a bin of 31 Hz;
+    # the floor is 100 dB below a full-scale sine, just above the rounding noise of 16-bit samples.
+    "compact": FrontEnd("compact", num_mels=64, n_fft=512, win_length=400, hop_length=160, window="hann",
+                        mel_scale="slaney", mel_norm=None, f_min=20.0, f_max=7600.0, pad_mode="constant",
+                        scaling="log", floor=1e-6, flip=False, mean_normalise=True),
+}
+
+
+def front_end(name):
+    """The FrontEnd of that name (a FrontEnd passes through); ValueError with the nearest name otherwise."""
+    if isinstance(name, FrontEnd):
+        return name
+    if name not in FRONT_ENDS:
+        near = difflib.get_close_matches(str(name), FRONT_ENDS, n=1, cutoff=0.4)
+        hint = f"Did you mean {near[0]!r}?" if near else "Use one of them."
+        raise ValueError(f"front_end={name!r} is not known; expected one of {sorted(FRONT_ENDS)}. {hint}")
+    return FRONT_ENDS[name]
+
+
+def num_frames(front_end, num_samples):
+    """Frames of a clip of num_samples: they are centred, so the outer ones reach over its ends."""
+    return 1 + num_samples // front_end.hop_length
+
+
+def storage_dtype(front_end):
+    """The torch dtype in which `compute` returns features: uint8 or float16."""
+    return torch.uint8 if front_end.scaling == "byte_minmax" else torch.float16
+
+
+def compute(front_end, waveforms):
+    """Features of equally long clips, each computed on its own.
+
+    waveforms: float32 (batch, samples) in [-1, 1]. Returns (batch, num_mels, frames), uint8 or float16 (see
+    FrontEnd), as a view of frames-major memory. Raises ValueError for another shape or dtype.
+    """
+    if waveforms.ndim != 2 or waveforms.dtype != torch.float32:
+        raise ValueError(f"waveforms are {waveforms.dtype} of shape {tuple(waveforms.shape)}; expected "
+                         "torch.float32 of shape (batch, samples). Divide int16 samples by 32768.")
+    frames = num_frames(front_end, waveforms.shape[1])
+    features = torch.empty(len(waveforms), frames, front_end.num_mels, dtype=storage_dtype(front_end))
+    clip_bytes = frames * (front_end.n_fft // 2 + 1) * 16  # complex spectrum, power and a square on the way
+    chunk = max(1, int(CHUNK_BYTES // clip_bytes))
+    with torch.no_grad():
+        for first in range(0, len(waveforms), chunk):
+            mels = _mel_power(front_end, waveforms[first:first + chunk])
+            features[first:first + chunk] = _SCALINGS[front_end.scaling](front_end, mels)
+    return features.transpose(1, 2)
+
+
+def normalise(front_end, features):
+    """What the network sees of stored features (..., mels, frames): float32, contiguous.
+
+    The mean over the segment's frames is removed from each mel if the front end says so; bytes stay 0..255.
+    """
+    features = features.to(torch.float32, memory_format=torch.contiguous_format)
+    if front_end.mean_normalise:
+        features = features - features.mean(dim=-1, keepdim=True)
+    return features
+
+
+def identifier(front_end):
+    """Eight hexadecimal digits that change with any field of the record."""
+    record = json.dumps(asdict(front_end), sort_keys=True)
+    return hashlib.blake2b(record.encode(), digest_size=4).hexdigest()
+
+
+def _mel_power(front_end, waveforms):
+    """(batch, samples) -> (batch, frames, mels)."""
+    window = _window(front_end.window, front_end.win_length)
+    spectrum = torch.stft(waveforms, front_end.n_fft, front_end.hop_length, front_end.win_length, window,
+                          center=True, pad_mode=front_end.pad_mode, return_complex=True)
+    power = spectrum.real.square().add_(spectrum.imag.square())
+    # As torch.stft lays it out in memory, frames come before bins: the product reads it without a copy.
+    return power.transpose(1, 2) @ _filters(front_end)
+
+
+def _byte_minmax(front_end, mels):
+    decibels = 10 * mels.clamp_(min=SMALLEST_POWER).log10_()
+    decibels -= decibels.amax(dim=(1, 2), keepdim=True)
+    decibels.clamp_(min=-front_end.floor)
+    lowest = decibels.amin(dim=(1, 2), keepdim=True)
+    span = torch.where(lowest < 0, -lowest, 1.0)  # a constant clip is all zeros, not 0 / 0
+    levels = ((decibels - lowest) / span * 255).to(torch.uint8)  # truncated, as astype(uint8) does
+    return levels.flip(2) if front_end.flip else levels
+
+
+def _log(front_end, mels):
+    mels = mels.add_(front_end.floor).log_()
+    return mels.flip(2) if front_end.flip else mels
+
+
+_SCALINGS = {"byte_minmax": _byte_minmax, "log": _log}
+
+
+@lru_cache(maxsize=16)
+def _window(name, length):
+    return {"hann": torch.hann_window, "hamming": torch.hamming_window}[name](length, periodic=True)
+
+
+@lru_cache(maxsize=16)
+def _filters(front_end):
+    """(n_fft // 2 + 1, num_mels). Triangles without a bin stay, as librosa's do; torchaudio warns of them."""
+    from torchaudio.functional import melscale_fbanks
+
+    return melscale_fbanks(front_end.n_fft // 2 + 1, front_end.f_min, front_end.f_max, front_end.num_mels,
+                           front_end.sample_rate, norm=front_end.mel_norm, mel_scale=front_end.mel_scale)
