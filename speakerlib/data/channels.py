@@ -1,0 +1,115 @@
+"""Channels: seeded perturbations of a waveform that stand for another microphone, line or background.
+
+Family I keeps the words and the voice and changes what a recording device leaves: colour, band, noise floor.
+A model that has learned the device rather than the speaker fails on it.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+SAMPLE_RATE = 16000
+
+# Family I. Each range is drawn from uniformly; the cut-offs on a log scale.
+EQUALISER_HZ = np.geomspace(60, 8000, 9)  # centres of the equaliser's bands: how a microphone colours
+EQUALISER_DB = (-12.0, 12.0)  # gain of each band; raised cosines between the centres keep the curve smooth
+LOW_CUT_HZ = (50.0, 500.0)  # half power at the bottom: from a good microphone to a small capsule
+HIGH_CUT_HZ = (2500.0, 7500.0)  # half power at the top: from below a telephone's to nearly the full band
+SKIRT_ORDER = 4  # Butterworth skirts, 24 dB an octave
+NOISE_EXPONENT = (0.0, 2.0)  # noise power falls as 1 / f ** exponent: 0 is white (hiss), 2 is brown (rumble)
+NOISE_FLAT_BELOW_HZ = 50.0  # where the slope ends, or brown noise would be all infrasound
+SNR_DB = (5.0, 25.0)  # speech over noise, both after the band limit: from a busy street to a quiet office
+
+PADDING = 1024  # zeros after the clip: the filters' ringing at its end does not wrap round to its start
+
+
+def apply_channels(waveforms, seeds, family="I"):
+    """Each clip through a channel of its own, a function of its seed alone, whatever else is in the batch.
+
+    waveforms: float32 tensor (batch, samples) at 16 kHz, in [-1, 1]; seeds: one a clip, non-negative integers
+    or tuples of them. Returns (batch, samples): each clip keeps its RMS, what exceeds [-1, 1] is clipped, and
+    silence stays silence. Raises ValueError for an unknown family or another number of seeds.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"channel family {family!r} is not known; expected one of {sorted(FAMILIES)}.")
+    if waveforms.ndim != 2 or len(seeds) != len(waveforms):
+        raise ValueError(f"waveforms of shape {tuple(waveforms.shape)} and {len(seeds)} seeds; "
+                         "expected shape (batch, samples) and one seed a clip.")
+    changed = FAMILIES[family](waveforms, seeds)
+    gain = _rms(waveforms) / _rms(changed).clamp_min(1e-12)
+    return (changed * gain).clamp_(-1, 1)
+
+
+def clip_seeds(channel_seed, keys):
+    """One 64-bit seed a clip, the same on every machine and in every order.
+
+    keys: pairs (utterance, start): the utterance's name in its corpus, and the clip's first sample in it.
+    Returns uint64 (clips,): a BLAKE2 hash of channel_seed, utterance and start.
+    """
+    return np.array([_hash64(f"{int(channel_seed)}\n{utterance}\n{int(start)}") for utterance, start in keys],
+                    dtype=np.uint64)
+
+
+def _equalised_and_noisy(waveforms, seeds):
+    """Family I: random equaliser, coloured noise, band limit."""
+    num_samples = waveforms.shape[1]
+    size = -(-(num_samples + PADDING) // 1024) * 1024  # a multiple of 1024 is quick to transform
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    draws = [_draw(seed, len(frequencies)) for seed in seeds]
+
+    equaliser = _interpolation(size) @ np.stack([draw["equaliser_db"] for draw in draws])[:, :, None]
+    band = _band_limit(frequencies, np.array([draw["low_cut_hz"] for draw in draws])[:, None],
+                       np.array([draw["high_cut_hz"] for draw in draws])[:, None])
+    speech_gain = band * 10 ** (equaliser[:, :, 0] / 20)
+    exponent = np.array([draw["noise_exponent"] for draw in draws])[:, None]
+    noise_gain = band * (np.maximum(frequencies, NOISE_FLAT_BELOW_HZ) / 1000) ** (-exponent / 2)
+
+    spectrum = torch.fft.rfft(waveforms, n=size) * torch.from_numpy(speech_gain.astype(np.float32))
+    speech = torch.fft.irfft(spectrum, n=size)[:, :num_samples]
+    noise = torch.from_numpy(np.stack([draw["noise"] for draw in draws]))
+    noise = torch.fft.irfft(noise * torch.from_numpy(noise_gain.astype(np.float32)), n=size)[:, :num_samples]
+    snr = torch.tensor([draw["snr_db"] for draw in draws])[:, None]
+    return speech + noise * (_rms(speech) / _rms(noise) * 10 ** (-snr / 20))
+
+
+def _draw(seed, num_bins):
+    """The channel of one clip. The noise comes last: the rest does not depend on the clip's length."""
+    random = np.random.default_rng(seed if isinstance(seed, tuple) else int(seed))
+    return {
+        "equaliser_db": random.uniform(*EQUALISER_DB, size=len(EQUALISER_HZ)),
+        "low_cut_hz": np.exp(random.uniform(*np.log(LOW_CUT_HZ))),
+        "high_cut_hz": np.exp(random.uniform(*np.log(HIGH_CUT_HZ))),
+        "noise_exponent": random.uniform(*NOISE_EXPONENT),
+        "snr_db": random.uniform(*SNR_DB),
+        "noise": random.standard_normal(2 * num_bins, dtype=np.float32).view(np.complex64),  # white
+    }
+
+
+def _band_limit(frequencies, low_cut, high_cut):
+    low = (low_cut / np.maximum(frequencies, 1e-3)) ** (2 * SKIRT_ORDER)
+    high = (frequencies / high_cut) ** (2 * SKIRT_ORDER)
+    return 1 / np.sqrt((1 + low) * (1 + high))
+
+
+@lru_cache(maxsize=4)
+def _interpolation(size):
+    """(bins, bands): the share of each band's gain in each bin's: raised cosines over log frequency."""
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    octaves = np.log2(np.clip(frequencies, EQUALISER_HZ[0], EQUALISER_HZ[-1]))
+    centres = np.log2(EQUALISER_HZ)
+    distance = np.abs(octaves[:, None] - centres) / (centres[1] - centres[0])
+    return np.where(distance < 1, 0.5 + 0.5 * np.cos(np.pi * distance), 0.0)
+
+
+def _rms(waveforms):
+    """(batch, samples) -> (batch, 1)."""
+    return waveforms.square().mean(dim=1, keepdim=True).sqrt()
+
+
+def _hash64(text):
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+FAMILIES = {"I": _equalised_and_noisy}
