@@ -1,0 +1,106 @@
+"""Few-shot accuracy: every segment is embedded once, the episodes are index arithmetic."""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from speakerlib.models.objectives import euclidean_logits
+
+
+def embed(encoder, features, segment_ids, batch_size=256):
+    """Embeddings of segments, in eval mode. Returns (len(segment_ids), dim), float32, on the CPU."""
+    device = next(encoder.parameters()).device
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            parts = [encoder(features.read(segment_ids[first:first + batch_size]).to(device)).float().cpu()
+                     for first in range(0, len(segment_ids), batch_size)]
+    finally:
+        encoder.train(was_training)
+    return torch.cat(parts)
+
+
+def episode_accuracy(embeddings, segment_ids, episodes, tasks_at_once=50):
+    """Accuracy of the nearest prototype, from embeddings computed once.
+
+    embeddings: (n, dim), row i being segment segment_ids[i] (ascending). Returns (tasks, way): the fraction of each
+    speaker's queries that was attributed to that speaker.
+    """
+    parts = []
+    for first in range(0, len(episodes.support), tasks_at_once):
+        support = embeddings[np.searchsorted(segment_ids, episodes.support[first:first + tasks_at_once])]
+        query = embeddings[np.searchsorted(segment_ids, episodes.query[first:first + tasks_at_once])]
+        parts.append(_fraction_correct(support, query))
+    return torch.cat(parts).numpy()
+
+
+def transductive_accuracy(encoder, features, episodes):
+    """As published: a forward pass a task, BatchNorm taking its statistics from support and query together.
+
+    Returns (tasks, way) as episode_accuracy does. The running statistics are left as they were.
+    """
+    device = next(encoder.parameters()).device
+    parts = []
+    with torch.inference_mode(), _batch_statistics(encoder):
+        for support, query in zip(episodes.support, episodes.query):
+            ids = np.concatenate([support.ravel(), query.ravel()])
+            embeddings = encoder(features.read(ids).to(device)).float().cpu()
+            parts.append(_fraction_correct(embeddings[:support.size].reshape(1, *support.shape, -1),
+                                           embeddings[support.size:].reshape(1, *query.shape, -1)))
+    return torch.cat(parts).numpy()
+
+
+def interval_over_tasks(accuracy):
+    """Half width of the 95 % interval of the mean over tasks; accuracy: (tasks, way)."""
+    tasks = accuracy.mean(axis=1)
+    return 1.96 * tasks.std(ddof=1) / np.sqrt(len(tasks))
+
+
+def interval_as_published(accuracy, batch_size):
+    """Work A's formula: the spread of batch means over the root of the number of tasks. Too narrow by sqrt(batch_size)."""
+    tasks = accuracy.mean(axis=1)
+    whole = len(tasks) // batch_size * batch_size
+    if whole < 2 * batch_size:
+        return None
+    return 1.96 * tasks[:whole].reshape(-1, batch_size).mean(axis=1).std(ddof=1) / np.sqrt(len(tasks))
+
+
+def interval_over_speakers(accuracy, speakers, seed=0, draws=2000):
+    """95 % bootstrap interval over test speakers: (low, high).
+
+    The queries' true speakers are drawn again, with all their queries of all tasks. accuracy, speakers: (tasks, way).
+    """
+    codes = np.unique(speakers, return_inverse=True)[1].reshape(speakers.shape)
+    total = np.bincount(codes.ravel(), accuracy.ravel())
+    count = np.bincount(codes.ravel())
+    drawn = np.random.default_rng(seed).integers(len(count), size=(draws, len(count)))
+    means = total[drawn].sum(axis=1) / count[drawn].sum(axis=1)
+    return tuple(float(value) for value in np.percentile(means, [2.5, 97.5]))
+
+
+def _fraction_correct(support, query):
+    """support: (tasks, way, shot, dim), query: (tasks, way, query, dim) -> (tasks, way)."""
+    tasks, way, num_query, dim = query.shape
+    logits = euclidean_logits(query.reshape(tasks, way * num_query, dim), support.mean(dim=2))
+    truth = torch.arange(way, device=logits.device).repeat_interleave(num_query)
+    return (logits.argmax(dim=-1) == truth).float().reshape(tasks, way, num_query).mean(dim=2)
+
+
+@contextlib.contextmanager
+def _batch_statistics(encoder):
+    """BatchNorm normalises by the batch at hand and remembers nothing of it."""
+    was_training, norms = encoder.training, [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    counts = [norm.num_batches_tracked.clone() for norm in norms]
+    encoder.train()
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in zip(norms, momenta, counts):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+        encoder.train(was_training)

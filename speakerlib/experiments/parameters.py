@@ -1,0 +1,115 @@
+"""The one vocabulary: what every notebook parameter means, and which values it may take."""
+
+import ast
+import difflib
+import json
+from types import SimpleNamespace
+
+from speakerlib.data.files import project_folder
+
+
+def whole(least):
+    """A whole number of at least `least`."""
+    return f"a whole number of at least {least}", lambda v: _is_whole(v) and v >= least
+
+
+def number(above, most=float("inf")):
+    """A number greater than `above`, at most `most`."""
+    text = f"a number greater than {above}" + ("" if most == float("inf") else f" and at most {most}")
+    return text, lambda v: (_is_whole(v) or isinstance(v, float)) and above < v <= most
+
+
+def choice(*options):
+    """One of the options."""
+    return "one of " + ", ".join(repr(option) for option in options), lambda v: v in options
+
+
+TEXT = ("some text", lambda v: isinstance(v, str) and bool(v.strip()))
+
+PARAMETERS = {  # name: (what is expected, check)
+    "corpus": TEXT,
+    "front_end": TEXT,
+    "encoder": TEXT,
+    "num_way": whole(2),
+    "num_support": whole(1),
+    "num_query": whole(1),
+    "batch_size": whole(1),
+    "num_train_iterations": whole(1),
+    "test_interval": whole(1),
+    "print_interval": whole(1),
+    "test_tasks": whole(2),
+    "learning_rate": number(0, 10),
+    "segment_seconds": number(0, 60),
+    "protocol": choice("corrected", "as_published"),
+    "condition": choice("recorded", "changed"),
+    "episode_rule": choice("auto", "segment", "utterance", "session"),
+    "seed": whole(0),
+}
+
+
+def notebook_path(notebook):
+    """notebooks/<notebook>.ipynb; FileNotFoundError that names the nearest one."""
+    folder = project_folder() / "notebooks"
+    path = folder / f"{str(notebook).removesuffix('.ipynb')}.ipynb"
+    if path.parent != folder or not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.ipynb"))
+        raise FileNotFoundError(f"there is no notebook {str(notebook)!r}{_nearest(path.stem, known)} "
+                                f"The notebooks are: {', '.join(known)}.")
+    return path
+
+
+def notebook_parameters(notebook):
+    """The defaults of a notebook: name -> value, read from its one cell tagged `parameters`."""
+    cells = json.loads(notebook_path(notebook).read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    if len(tagged) != 1:
+        raise ValueError(f"{notebook}: {len(tagged)} cells are tagged 'parameters'; expected exactly one.")
+    tree = ast.parse("".join(tagged[0]["source"]))
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in tree.body}
+
+
+def check_parameters(values, known, where):
+    """Checks names against `known` (name -> default) and values against PARAMETERS.
+
+    Returns a dict of all of `known`, with `values` in place of the defaults. ValueError names the nearest
+    valid name, or the value seen and what was expected.
+    """
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{where} has no parameter {name!r}{_nearest(name, known)} It has: {', '.join(known)}.")
+        expected, accepts = PARAMETERS[name]
+        if not accepts(value):
+            raise ValueError(f"{name}={value!r}: expected {expected}.")
+    return {**known, **values}
+
+
+def read_parameters(notebook, variables):
+    """The notebook's parameters, checked: call it with globals() right after the parameters cell.
+
+    At that point the kernel holds nothing but the parameters, so a name that the notebook does not know (which
+    papermill would only warn of) is an error. On a second execution, when `settings` exists, only the values
+    are checked. Returns a namespace: settings.num_way, ...
+    """
+    known = notebook_parameters(notebook)
+    plain = {name: value for name, value in variables.items() if not name.startswith("_")
+             and (value is None or isinstance(value, (bool, int, float, str, list, dict))) and name not in ("In", "Out")}
+    if "settings" in variables:
+        plain = {name: value for name, value in plain.items() if name in known}
+    return SimpleNamespace(**check_parameters(plain, known, notebook))
+
+
+def parse_value(text):
+    """A value as typed on a command line: 10, 0.5, True, or text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _is_whole(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _nearest(name, known):
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."

@@ -1,0 +1,180 @@
+"""Chapter 05: trains a prototypical network and fills the 3/5/10-way x 1/5/10-shot table with it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from speakerlib.data.corpora import find_corpus
+from speakerlib.data.episodes import EpisodeSampler, default_rule
+from speakerlib.data.features import prepare_features
+from speakerlib.experiments.evaluation import (
+    embed,
+    episode_accuracy,
+    interval_as_published,
+    interval_over_speakers,
+    interval_over_tasks,
+    transductive_accuracy,
+)
+from speakerlib.experiments.training import load_weights, train
+from speakerlib.models.encoders import build_encoder
+from speakerlib.models.objectives import prototypical_loss
+
+NINE_CELLS = tuple((num_way, num_support) for num_support in (1, 5, 10) for num_way in (3, 5, 10))
+CONDITIONS = ("recorded", "changed")
+VALIDATION_TASKS = 100  # a few milliseconds each: the segments are embedded once
+TRANSDUCTIVE_TASKS = 100  # as_published needs a forward pass a task
+
+_TRAIN, _VALIDATION, _TEST = 0, 1, 2  # each purpose draws episodes of its own
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The settings of notebook 05 and the data they name."""
+
+    settings: object
+    corpus: object
+
+    @cached_property
+    def recorded(self):
+        """Features as recorded: all training and validation uses them."""
+        return self.features("recorded")
+
+    def features(self, condition):
+        """The feature store of a condition, made if it is not there."""
+        return prepare_features(self.corpus, self.settings.front_end, self.settings.segment_seconds, condition)
+
+    @cached_property
+    def rule(self):
+        """`auto` is the published rule under `as_published`, else the strictest that the corpus allows."""
+        if self.settings.episode_rule != "auto":
+            return self.settings.episode_rule
+        return "segment" if self.settings.protocol == "as_published" else default_rule(self.recorded.segments)
+
+    @property
+    def checkpoint_split(self):
+        """Where checkpoints are chosen: validation speakers, except as published."""
+        return "test" if self.settings.protocol == "as_published" else "validation"
+
+    def sampler(self, split, num_way, num_support, purpose):
+        """Episodes of one split; every purpose has its own list of tasks."""
+        segments = self.recorded.segments
+        segments = segments[segments["split"] == split]
+        return EpisodeSampler(segments, num_way, num_support, self.settings.num_query, self.rule,
+                              seed=3 * self.settings.seed + purpose, name=f"corpus {self.corpus.name!r}, split {split!r}, "
+                              f"in segments of {self.settings.segment_seconds} s,")
+
+
+def open_experiment(settings):
+    """Corpus and features of the settings; everything that can be refused is refused here, before any training."""
+    experiment = Experiment(settings, find_corpus(settings.corpus))
+    experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
+    _validation_sampler(experiment)
+    build_encoder(settings.encoder, experiment.recorded.num_mels, experiment.recorded.num_frames)
+    return experiment
+
+
+def train_protonet(experiment, run, on_progress=None):
+    """Trains, or goes on training, in the run's folder. Returns (best encoder, history).
+
+    A step is batch_size tasks in one forward pass. The best checkpoint is the one with the highest accuracy on the
+    tasks of `experiment.checkpoint_split`.
+    """
+    settings, features = experiment.settings, experiment.recorded
+    torch.manual_seed(settings.seed)
+    encoder = build_encoder(settings.encoder, features.num_mels, features.num_frames)
+    sampler = experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
+
+    def compute_loss(model, step):
+        episodes = sampler.draw(step, settings.batch_size)
+        ids = np.concatenate([episodes.support.ravel(), episodes.query.ravel()])
+        device = next(model.parameters()).device
+        embeddings = model(features.read(ids).to(device)).float()
+        support = embeddings[:episodes.support.size].reshape(*episodes.support.shape, -1)
+        query = embeddings[episodes.support.size:].reshape(*episodes.query.shape, -1)
+        loss, accuracy, support_accuracy = prototypical_loss(support, query)
+        return loss, {"training_accuracy": accuracy, "support_accuracy": support_accuracy}
+
+    try:
+        history = train(encoder, compute_loss, folder=run.folder, num_train_iterations=settings.num_train_iterations,
+                        learning_rate=settings.learning_rate, test_interval=settings.test_interval,
+                        print_interval=settings.print_interval, validate=_validation(experiment), on_progress=on_progress)
+    except KeyboardInterrupt:
+        run.pause()
+        raise
+    load_weights(encoder, run.folder / "best.safetensors")
+    return encoder, history
+
+
+def nine_cells(experiment, encoder, run, progress=True):
+    """The network in all nine cells of the table, in both conditions. Returns a list of rows (dicts).
+
+    `corrected`: test_tasks tasks a cell from cached embeddings; `as_published`: transductive BatchNorm and fewer
+    tasks. A cell that the test split cannot fill has accuracy None and the reason.
+    """
+    from tqdm.auto import tqdm
+
+    if run.is_complete:
+        return run.record["result"]
+    transductive = experiment.settings.protocol == "as_published"
+    num_tasks = min(experiment.settings.test_tasks, TRANSDUCTIVE_TASKS if transductive else 10**9)
+    rows = []
+    with tqdm(total=len(CONDITIONS) * len(NINE_CELLS), desc="test cells", disable=not progress) as bar:
+        for condition in CONDITIONS:
+            features = experiment.features(condition)
+            accuracy_of = _accuracy_of(experiment, encoder, features, transductive)
+            for num_way, num_support in NINE_CELLS:
+                rows.append(_cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of))
+                bar.update()
+    return rows
+
+
+def test_embeddings(experiment, encoder, condition="recorded", segments_per_speaker=20):
+    """Embeddings of some segments of each test speaker: ((n, dim) array, speaker of each)."""
+    features = experiment.features(condition)
+    chosen = features.segments[features.segments["split"] == "test"].groupby("speaker", observed=True).head(segments_per_speaker)
+    return embed(encoder, features, chosen.index.to_numpy()).numpy(), chosen["speaker"].to_numpy()
+
+
+def _accuracy_of(experiment, encoder, features, transductive):
+    """episodes -> (tasks, way) accuracy, on the test speakers."""
+    if transductive:
+        return lambda episodes: transductive_accuracy(encoder, features, episodes)
+    ids = features.segments.index[features.segments["split"] == "test"].to_numpy()
+    embeddings = embed(encoder, features, ids)
+    return lambda episodes: episode_accuracy(embeddings, ids, episodes)
+
+
+def _cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of):
+    row = {"condition": condition, "num_way": num_way, "num_support": num_support, "episode_rule": experiment.rule,
+           "accuracy": None, "reason": None}
+    try:
+        sampler = experiment.sampler("test", num_way, num_support, _TEST)
+    except ValueError as error:
+        return {**row, "reason": str(error)}
+    episodes = sampler.draw(0, num_tasks)
+    accuracy = accuracy_of(episodes)
+    low, high = interval_over_speakers(accuracy, episodes.speakers)
+    return {**row, "accuracy": float(accuracy.mean()), "interval": float(interval_over_tasks(accuracy)),
+            "low": low, "high": high, "tasks": num_tasks, "speakers": len(sampler.speakers), "episodes": episodes.digest(),
+            "interval_as_published": interval_as_published(accuracy, experiment.settings.batch_size)}
+
+
+def _validation_sampler(experiment):
+    settings = experiment.settings
+    split = experiment.checkpoint_split
+    speakers = experiment.recorded.segments.query("split == @split")["speaker"].nunique()
+    num_way = max(2, min(settings.num_way, speakers))  # a small validation split plays with fewer speakers
+    return experiment.sampler(split, num_way, settings.num_support, _VALIDATION)
+
+
+def _validation(experiment):
+    """The function that train() calls at each test_interval."""
+    features, sampler = experiment.recorded, _validation_sampler(experiment)
+    if experiment.settings.protocol == "as_published":
+        episodes = sampler.draw(0, 4 * experiment.settings.batch_size)
+        return lambda model: {"validation_accuracy": float(transductive_accuracy(model, features, episodes).mean())}
+    episodes = sampler.draw(0, VALIDATION_TASKS)
+    ids = np.unique(np.concatenate([episodes.support.ravel(), episodes.query.ravel()]))
+    return lambda model: {"validation_accuracy": float(episode_accuracy(embed(model, features, ids), ids, episodes).mean())}

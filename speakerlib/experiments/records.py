@@ -1,0 +1,178 @@
+"""Run records: one folder a run, found again by its parameters, read back as one table."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from speakerlib.data.files import check_name, data_folder, project_folder, read_json, write_json
+from speakerlib.experiments.parameters import notebook_parameters
+
+_PACKAGES = ("torch", "torchaudio", "numpy", "pandas", "accelerate", "soundfile", "soxr", "safetensors", "papermill")
+
+
+class Run:
+    """One folder under data/runs: run.json, weights, metrics, figures/ and the executed notebook."""
+
+    def __init__(self, folder, record):
+        self.folder, self.record, self._start = Path(folder), record, time.time()
+
+    @property
+    def is_complete(self):
+        return self.record["status"] == "complete"
+
+    @property
+    def figures(self):
+        """Folder for the run's pictures."""
+        folder = self.folder / "figures"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write(self, **fields):
+        """Adds fields to the record and writes it."""
+        self.record.update(fields)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "run.json", self.record)
+
+    def finish(self, result):
+        """Marks the run complete: result is a dict, or a list of rows (dicts); no NaN (use None)."""
+        if not self.is_complete:
+            seconds = self.record.get("wall_seconds", 0) + time.time() - self._start
+            self.write(status="complete", result=result, wall_seconds=round(seconds, 1),
+                       peak_memory_mb=_peak_memory_mb(), finished=time.strftime("%Y-%m-%d %H:%M:%S"))
+        print(f"run record: {short_path(self.folder / 'run.json')}")
+
+    def pause(self):
+        """Keeps the time spent so far; call when a run is interrupted and will go on later."""
+        self.write(wall_seconds=round(self.record.get("wall_seconds", 0) + time.time() - self._start, 1))
+        self._start = time.time()
+
+
+def run_id(notebook, parameters, fingerprint):
+    """Readable and unique: the corpus, the parameters that differ from the defaults, and a hash of all of them."""
+    defaults = notebook_parameters(notebook)
+    changed = [f"{name}-{value}" for name, value in parameters.items() if name != "corpus" and value != defaults.get(name)]
+    key = json.dumps([notebook, sorted(parameters.items()), fingerprint])
+    name = "_".join([str(parameters.get("corpus", "all")), *changed, sha256(key.encode()).hexdigest()[:8]])
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+
+
+def run_folder(notebook, settings, corpus=None):
+    """data/runs/<notebook>/<run id>: the same parameters on the same corpus always lead to the same folder."""
+    name = run_id(notebook, vars(settings), corpus.fingerprint if corpus else None)
+    return data_folder() / "runs" / check_name(notebook, "notebook") / name
+
+
+def start_run(notebook, settings, corpus=None):
+    """Opens the run of these parameters on this corpus: the complete one, the one that was cut short, or a new one.
+
+    settings: the namespace of read_parameters; corpus: a Corpus, or None for a notebook that reads run records only
+    (its run starts anew each time, since the records may have changed).
+    """
+    folder = run_folder(notebook, settings, corpus)
+    if corpus is not None and (folder / "run.json").exists():
+        run = Run(folder, read_json(folder / "run.json"))
+        if run.is_complete:
+            print(f"This run is complete; its numbers are shown again. To repeat it, delete {short_path(folder)}")
+        return run
+    run = Run(folder, {"notebook": notebook, "run": folder.name, "status": "started", "parameters": vars(settings)})
+    run.write(corpus=_describe(corpus), commit=_commit(), versions=_versions(), machine=_machine(),
+              started=time.strftime("%Y-%m-%d %H:%M:%S"))
+    return run
+
+
+def read_runs(notebook=None):
+    """Every complete run as one row: notebook, run, folder, its parameters, corpus facts, result, time and memory."""
+    import pandas as pd
+
+    rows = []
+    for path in sorted((data_folder() / "runs").glob(f"{notebook or '*'}/*/run.json")):
+        record = read_json(path)
+        if record.get("status") != "complete":
+            continue
+        facts = {key: value for key, value in record.items() if key not in ("parameters", "corpus", "versions", "machine")}
+        rows.append({**record["parameters"], **facts, "folder": path.parent,
+                     "synthetic": (record.get("corpus") or {}).get("synthetic"),
+                     "corpus_fingerprint": (record.get("corpus") or {}).get("fingerprint")})
+    return pd.DataFrame(rows)
+
+
+def read_results(notebook, corpus=None):
+    """Every row of every complete run's result, beside the run's parameters (the row's own values win).
+
+    trained_num_way and trained_num_support are the run's, num_way and num_support the row's. FileNotFoundError if
+    there is no complete run (on that corpus), with the command that makes one.
+    """
+    import pandas as pd
+
+    rows = [{**{key: value for key, value in run.items() if key != "result"}, "trained_num_way": run.get("num_way"),
+             "trained_num_support": run.get("num_support"), **row}
+            for run in read_runs(notebook).to_dict("records") if corpus in (None, run["corpus"]) for row in run["result"]]
+    if not rows:
+        raise FileNotFoundError(f"no complete run of {notebook}" + (f" on corpus {corpus!r}" if corpus else "") +
+                                f". Make one: speakerlib run {notebook}" + (f" -p corpus {corpus}" if corpus else ""))
+    return pd.DataFrame(rows)
+
+
+def read_histories(results):
+    """The training curve of each run in a table of results: run folder -> history."""
+    import pandas as pd
+
+    return {folder: pd.read_csv(folder / "metrics.csv") for folder in results["folder"].unique()}
+
+
+def _describe(corpus):
+    if corpus is None:
+        return None
+    table = corpus.table
+    return {"name": corpus.name, "synthetic": bool(corpus.synthetic), "fingerprint": corpus.fingerprint,
+            "hours": round(float(table["duration"].sum()) / 3600, 3), "skipped": len(corpus.skipped),
+            **{split: {"speakers": int(part["speaker"].nunique()), "utterances": len(part)}
+               for split, part in table.groupby("split", observed=True)}}
+
+
+def _commit():
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=project_folder(), capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "speakerlib") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _versions():
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _machine():
+    import torch
+
+    return {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(), "architecture": platform.machine(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+
+
+def _peak_memory_mb():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 if sys.platform != "darwin" else 1024**2))
+
+
+def short_path(path):
+    """Relative to the project where possible: what a person would type."""
+    try:
+        return path.relative_to(project_folder())
+    except ValueError:
+        return path

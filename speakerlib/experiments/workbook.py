@@ -1,0 +1,114 @@
+"""Runs notebooks headlessly through papermill: one of them, or the whole workbook in order."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from speakerlib.data.corpora import find_corpus
+from speakerlib.data.files import data_folder
+from speakerlib.experiments.parameters import check_parameters, notebook_parameters, notebook_path
+from speakerlib.experiments.records import read_results, run_folder
+from speakerlib.experiments.tables import headline
+
+STEPS = (  # the notebooks in order, with the parameters of each execution
+    ("00_start_here", {}),
+    ("02_spectrogram_exploration", {}),
+    ("05_protonet_training", {"num_support": 1}),
+    ("05_protonet_training", {"num_support": 5}),
+    ("05_protonet_training", {"num_support": 10}),
+    ("08_result_tables", {}),
+)
+READS_RECORDS_ONLY = ("08_result_tables",)
+
+
+def run_workbook(corpus="demo", force=False):
+    """Executes every notebook that is not done on a corpus (a name, or a folder of audio); prints where the results are."""
+    corpus = find_corpus(corpus)
+    executed, folders = False, []
+    for number, (notebook, parameters) in enumerate(STEPS, start=1):
+        again = force or (executed and notebook in READS_RECORDS_ONLY)
+        title = f"[{number}/{len(STEPS)}] {_title(notebook, parameters)}"
+        folder, ran = run_notebook(notebook, {"corpus": corpus.name, **parameters}, again, title)
+        executed, folders = executed or ran, [*folders, folder]
+    tables = folders[-1]
+    results = read_results("05_protonet_training", corpus.name).query("corpus_fingerprint == @corpus.fingerprint")
+    print(f"\ntables:  {tables / 'tables.md'}")
+    print(f"figures: {', '.join(str(folder / 'figures') for folder in dict.fromkeys(folders) if (folder / 'figures').is_dir())}")
+    print("\n".join(headline(results)))
+
+
+def run_notebook(notebook, parameters, force=False, title=None):
+    """Executes one notebook with changed parameters; a run that is complete is not run again unless forced.
+
+    Names and values are checked before anything starts. The executed notebook is <run folder>/executed.ipynb.
+    Returns (run folder, whether it was executed). RuntimeError if a cell fails: it names the cell and the notebook.
+    """
+    notebook = notebook_path(notebook).stem
+    parameters = check_parameters(parameters, notebook_parameters(notebook), notebook)
+    corpus = None
+    if notebook not in READS_RECORDS_ONLY and "corpus" in parameters:
+        corpus = find_corpus(parameters["corpus"])
+        parameters["corpus"] = corpus.name
+    folder = run_folder(notebook, SimpleNamespace(**parameters), corpus)
+    title = title or notebook
+    if not force and (folder / "executed.ipynb").exists():
+        print(f"{title}: done already, in {folder}")
+        return folder, False
+    if force:
+        _forget(folder)
+    _execute(notebook, parameters, folder, title)
+    return folder, True
+
+
+def _execute(notebook, parameters, folder, title):
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from tqdm import tqdm
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    source = notebook_path(notebook)
+    cells = len(nbformat.read(source, as_version=4).cells)
+    output = folder / ".executing.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = threading.Event()
+    with tqdm(total=cells, desc=title, unit="cell", mininterval=0.5, bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells "
+              "[{elapsed}{postfix}]") as bar:
+        watcher = threading.Thread(target=_watch_training, args=(bar, folder, finished), daemon=True)
+        watcher.start()
+        try:
+            papermill.execute_notebook(source, output, parameters=parameters, kernel_name="python3", cwd=source.parent,
+                                       progress_bar=False, on_cell_executed=lambda **_: bar.update())
+        except PapermillExecutionError as error:
+            failed = output.replace(folder / "failed.ipynb")
+            raise RuntimeError(f"{notebook} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+                               f"The notebook as far as it came: {failed}. What is done is kept: run the same again to go on.") from None
+        finally:
+            finished.set()
+            watcher.join()
+        bar.update(cells - bar.n)
+    (folder / "failed.ipynb").unlink(missing_ok=True)
+    output.replace(folder / "executed.ipynb")
+
+
+def _watch_training(bar, folder, finished):
+    """Shows the last step that a training notebook wrote to its metrics."""
+    metrics, started = folder / "metrics.csv", time.time()
+    while not finished.wait(1.0):
+        if metrics.exists() and metrics.stat().st_mtime > started:
+            bar.set_postfix_str(f"step {metrics.read_text().splitlines()[-1].split(',')[0]}", refresh=False)
+        bar.refresh()
+
+
+def _forget(folder):
+    """Deletes one run's folder (only ever below data/runs)."""
+    import shutil
+
+    if data_folder() / "runs" in Path(folder).parents and folder.exists():
+        shutil.rmtree(folder)
+
+
+def _title(notebook, parameters):
+    return " ".join([notebook, *(f"{name}={value}" for name, value in parameters.items())])

@@ -1,0 +1,137 @@
+"""Run records and the tables made from them: found again by parameters, never mixed."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from speakerlib.data.files import read_json
+from speakerlib.experiments import tables
+from speakerlib.experiments.parameters import notebook_parameters
+from speakerlib.experiments.records import read_results, read_runs, run_folder, start_run
+
+PROTONET = "05_protonet_training"
+
+
+def fake_corpus(fingerprint="aaaa"):
+    table = pd.DataFrame({"speaker": ["a", "a", "b", "c"], "split": ["train", "train", "validation", "test"],
+                          "duration": [1800.0, 600.0, 600.0, 600.0]})
+    return SimpleNamespace(name="demo", fingerprint=fingerprint, synthetic=True, table=table, skipped=pd.DataFrame())
+
+
+def settings(**changed):
+    return SimpleNamespace(**{**notebook_parameters(PROTONET), **changed})
+
+
+def cells(accuracy):
+    return [{"condition": condition, "num_way": way, "num_support": shot, "episode_rule": "session", "accuracy": accuracy,
+             "interval": 0.01, "low": accuracy - 0.02, "high": accuracy + 0.02, "tasks": 100, "speakers": 20, "reason": None}
+            for condition in ("recorded", "changed") for way in (3, 5, 10) for shot in (1, 5, 10)]
+
+
+def finished(accuracy, **changed):
+    run = start_run(PROTONET, settings(**changed), fake_corpus())
+    run.finish(cells(accuracy))
+    return run
+
+
+def test_a_run_is_found_again_by_its_parameters_and_corpus(data_folder):
+    folder = run_folder(PROTONET, settings(), fake_corpus())
+    assert folder.parent == data_folder / "runs" / PROTONET
+    assert run_folder(PROTONET, settings(), fake_corpus()) == folder
+    others = {run_folder(PROTONET, settings(seed=1), fake_corpus()), run_folder(PROTONET, settings(num_way=3), fake_corpus()),
+              run_folder(PROTONET, settings(), fake_corpus("bbbb"))}
+    assert len(others | {folder}) == 4
+    assert "num_way-3" in run_folder(PROTONET, settings(num_way=3), fake_corpus()).name
+
+
+def test_a_record_says_what_was_run_on_what(data_folder):
+    run = finished(0.9)
+    record = read_json(run.folder / "run.json")
+    assert record["status"] == "complete" and record["parameters"] == vars(settings())
+    assert record["corpus"]["test"] == {"speakers": 1, "utterances": 1} and record["corpus"]["hours"] == 1.0
+    assert record["corpus"]["synthetic"] is True
+    assert {"commit", "versions", "machine", "wall_seconds", "peak_memory_mb"} <= set(record)
+    assert record["versions"]["torch"].startswith("2.13")
+
+
+def test_a_complete_run_keeps_its_numbers_and_an_incomplete_one_is_not_read(data_folder):
+    run = finished(0.9)
+    again = start_run(PROTONET, settings(), fake_corpus())
+    assert again.is_complete and again.record["result"] == run.record["result"]
+    again.finish(cells(0.1))
+    assert read_json(run.folder / "run.json")["result"][0]["accuracy"] == 0.9
+    start_run(PROTONET, settings(seed=3), fake_corpus())
+    assert len(read_runs(PROTONET)) == 1
+
+
+def test_time_of_an_interrupted_run_adds_up(data_folder):
+    run = start_run(PROTONET, settings(), fake_corpus())
+    run._start -= 100
+    run.pause()
+    again = start_run(PROTONET, settings(), fake_corpus())
+    again._start -= 50
+    again.finish(cells(0.9))
+    assert 150 <= read_json(again.folder / "run.json")["wall_seconds"] < 160
+
+
+def test_no_run_says_which_command_makes_one(data_folder):
+    with pytest.raises(FileNotFoundError, match="speakerlib run 05_protonet_training -p corpus other"):
+        finished(0.9)
+        read_results(PROTONET, "other")
+
+
+def test_a_torn_record_is_named(data_folder):
+    run = finished(0.9)
+    (run.folder / "run.json").write_text('{"notebook": ')
+    with pytest.raises(ValueError, match="run.json is not readable"):
+        read_runs(PROTONET)
+
+
+def test_published_stands_beside_measured(data_folder):
+    finished(0.917)
+    both = dict(tables.nine_cell_tables(read_results(PROTONET, "demo")))
+    one = next(table for caption, table in both.items() if caption.startswith("One network, trained 5-way 5-shot"))
+    each = next(table for caption, table in both.items() if caption.startswith("One network a cell"))
+    assert len(both) == 2 and list(one.index) == list(each.index) and len(one) == 9
+    assert one.loc["3-way 1-shot", "published (VoxCeleb1)"] == "89.4 ± 0.4"
+    assert one.loc["10-way 10-shot", "recorded"] == "91.7 ± 1.0"
+    assert one.loc["10-way 10-shot", "changed, over speakers"] == "89.7 to 93.7"
+    assert each.loc["5-way 5-shot", "recorded"] == "91.7 ± 1.0" and each.loc["3-way 1-shot", "recorded"] == "not run"
+    assert all("synthetic speech" in caption for caption in both)
+
+
+def test_protocols_lengths_and_seeds_are_never_in_one_table(data_folder):
+    finished(0.9)
+    finished(0.8, protocol="as_published")
+    finished(0.7, segment_seconds=3.0)
+    finished(0.6, num_support=1)
+    results = read_results(PROTONET, "demo")
+    assert len(tables.recipes(results)) == 3
+    captions = [caption for caption, _ in tables.nine_cell_tables(results)]
+    assert len(captions) == len(set(captions)) == 6
+    with pytest.raises(ValueError, match="two runs fill the same cell"):
+        tables._nine_cells(results)
+
+
+def test_a_cell_that_the_split_cannot_fill_says_so(data_folder):
+    run = start_run(PROTONET, settings(), fake_corpus())
+    rows = cells(0.9)
+    rows[-1] = {**rows[-1], "accuracy": None, "reason": "num_way=10 needs 10 speakers"}
+    run.finish(rows)
+    table = dict(tables.nine_cell_tables(read_results(PROTONET)))
+    one = next(table for caption, table in table.items() if "all nine" in caption)
+    assert one.loc["10-way 10-shot", "changed"] == "split too small"
+
+
+def test_markdown_has_every_row(data_folder, tmp_path):
+    finished(0.9)
+    tables.write_markdown(tmp_path / "tables.md", tables.nine_cell_tables(read_results(PROTONET)))
+    text = (tmp_path / "tables.md").read_text()
+    assert text.count("| 5-way 5-shot | 91.7 ± 0.2 | 90.0 ± 1.0 | 88.0 to 92.0 |") == 2
+
+
+def test_every_published_figure_has_a_source():
+    boccio, kye = tables.published("boccio"), tables.published("kye")
+    assert (boccio["table"] == "nine cells").sum() == 9 and (boccio["table"] == "pretrained").sum() == 10
+    assert boccio["source"].notna().all() and kye["source"].notna().all()
