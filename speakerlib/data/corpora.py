@@ -1,0 +1,214 @@
+"""Corpora: a table with one row an utterance, the waveforms of its rows, and the list of what was skipped."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from speakerlib.data.audio import SAMPLE_RATE
+from speakerlib.data.files import (
+    atomic_path,
+    check_name,
+    checksum,
+    data_folder,
+    folder_lock,
+    project_folder,
+    read_json,
+    write_json,
+)
+from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan
+from speakerlib.data.splits import SPLITS, assign_splits
+from speakerlib.data.waveform_store import WaveformStore, build_waveform_store
+
+COLUMNS = ["speaker", "session", "utterance", "path", "start", "duration", "split"]
+VERSION = 1  # of the files in a corpus' folder: raise it when corpora must be imported anew
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """An imported corpus: row i of `table` (COLUMNS; seconds) is utterance i of `waveforms`."""
+
+    name: str
+    folder: Path
+    table: pd.DataFrame
+    waveforms: WaveformStore
+    skipped: pd.DataFrame  # path, reason
+    synthetic: bool
+
+    @cached_property
+    def fingerprint(self):
+        """Hexadecimal digits that change when any sample, name or split does; not when the files move."""
+        digest = hashlib.blake2b(self.waveforms.fingerprint.encode(), digest_size=8)
+        for row in self.table[[*ID_COLUMNS, "split"]].itertuples(index=False):
+            digest.update("\t".join(row).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def find_corpus(name_or_folder):
+    """The corpus that a user means: an imported one by its name, a folder of audio (imported now), or "demo"."""
+    given = str(name_or_folder)
+    if given in list_corpora():
+        return open_corpus(given)
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        return import_corpus(folder)
+    if given == "demo":
+        from speakerlib.data.demo_corpus import demo_corpus
+
+        return demo_corpus()
+    if os.sep in given or given.startswith((".", "~")):
+        raise FileNotFoundError(f"there is no folder {folder.resolve()}. {_what_exists()}")
+    return open_corpus(given)
+
+
+def import_corpus(source, name=None, pattern=None, split_file=None, seed=0, progress=True, min_seconds=0.5,
+                  synthetic=False):
+    """Makes a corpus of a folder of audio and returns it: scan, waveform store, splits, table.
+
+    name: the folder's, by default (its parent's for one called wav); pattern: see scan; split_file and seed: see
+    assign_splits, with data/splits/<name>.csv used where there is one. Everything goes to data/corpora/<name>.
+    Files that cannot be used are counted, and listed in skipped.csv with their reasons. An import that was cut short
+    goes on; one whose source has not changed since is opened at once. Raises what scan and assign_splits
+    raise, ValueError if no file can be used or another folder was imported under this name, OSError if the disk is
+    full.
+    """
+    source = Path(source).expanduser().resolve()
+    name = check_name(name or _name_of(source), "the corpus")
+    folder = data_folder() / "corpora" / name
+    committed = project_folder() / "data" / "splits" / f"{name}.csv"
+    if split_file is None and committed.is_file():
+        split_file = committed
+    _check_source(folder, source, name)
+    found = scan(source, pattern)
+    record = {"version": VERSION, "name": name, "source": _relative(source, folder), "pattern": pattern,
+              "synthetic": bool(synthetic), "min_seconds": min_seconds, "seed": seed,
+              "split_file": split_file and checksum(split_file), "num_files": len(found),
+              "files": _files_digest(found["path"])}
+    with folder_lock(folder, f"corpus {name!r}"):
+        if (folder / "corpus.json").is_file():
+            earlier = read_json(folder / "corpus.json")
+            if earlier == record:
+                try:
+                    return open_corpus(name)
+                except (OSError, RuntimeError, ValueError) as error:
+                    print(f"corpus {name!r} is damaged and is imported again: {error}")
+            elif earlier.get("files") != record["files"]:
+                print(f"corpus {name!r}: its source changed since it was imported ({earlier.get('num_files')} files "
+                      f"then, {len(found)} now); what changed is imported again.")
+            (folder / "corpus.json").unlink()
+        skipped = build_waveform_store(found["path"], folder / "waveforms", min_seconds=min_seconds,
+                                       progress=progress)
+        _write_table(folder / "skipped.csv", skipped)
+        _report_skipped(name, folder, found, skipped)
+        table = found.drop(index=skipped.index).reset_index(drop=True)
+        table["path"] = [_relative(path, folder) for path in table["path"]]
+        table["start"] = 0.0
+        table["duration"] = WaveformStore.open(folder / "waveforms").lengths / SAMPLE_RATE
+        table["split"] = assign_splits(table, seed, split_file)
+        _write_table(folder / "corpus.parquet", table[COLUMNS])
+        write_json(folder / "corpus.json", record)
+        return open_corpus(name)
+
+
+def open_corpus(name):
+    """Opens an imported corpus. FileNotFoundError, with the corpora that there are, if it was not imported;
+    RuntimeError if its files do not fit together.
+    """
+    folder = data_folder() / "corpora" / check_name(name, "the corpus")
+    if not (folder / "corpus.json").is_file():
+        begun = "only partly imported" if (folder / "waveforms").is_dir() else "not imported"
+        command = "speakerlib demo" if name == "demo" else "speakerlib import <folder of audio>"
+        raise FileNotFoundError(f"corpus {name!r} is {begun}. {_what_exists()} To import it: {command}")
+    record = read_json(folder / "corpus.json")
+    if record.get("version") != VERSION:
+        raise RuntimeError(f"corpus {name!r} in {folder} was written as version {record.get('version')}, expected "
+                           f"{VERSION}. Import it again.")
+    table = pd.read_parquet(folder / "corpus.parquet")
+    waveforms = WaveformStore.open(folder / "waveforms")
+    if len(table) != len(waveforms) or list(table.columns) != COLUMNS:
+        raise RuntimeError(f"corpus {name!r}: the table has {len(table)} rows of {', '.join(table.columns)}, the waveform "
+                           f"store {len(waveforms)} utterances. Import it again.")
+    skipped = pd.read_csv(folder / "skipped.csv", dtype="str", keep_default_na=False)
+    return Corpus(name, folder, table, waveforms, skipped, record["synthetic"])
+
+
+def list_corpora():
+    """Names of the imported corpora, sorted."""
+    return sorted(path.parent.name for path in (data_folder() / "corpora").glob("*/corpus.json"))
+
+
+def summary(corpus, segment_seconds=(1.5, 3.0)):
+    """Counts by split and in total: speakers, sessions, utterances, hours, and non-overlapping segments by length."""
+    table = corpus.table.assign(samples=corpus.waveforms.lengths)
+    rows = {}
+    for split in [*SPLITS, "total"]:
+        part = table if split == "total" else table[table["split"] == split]
+        rows[split] = {"speakers": part["speaker"].nunique(),
+                       "sessions": len(part[["speaker", "session"]].drop_duplicates()),
+                       "utterances": len(part), "hours": round(part["samples"].sum() / SAMPLE_RATE / 3600, 3)}
+        for seconds in segment_seconds:
+            rows[split][f"segments of {seconds} s"] = int((part["samples"] // round(seconds * SAMPLE_RATE)).sum())
+    counts = pd.DataFrame.from_dict(rows, orient="index")
+    counts.index.name = "split"
+    return counts
+
+
+def _name_of(source):
+    return source.parent.name if source.name.lower() in CONTAINERS else source.name
+
+
+def _check_source(folder, source, name):
+    """Refuses to replace a corpus by another folder's that happens to have the same name."""
+    if (folder / "corpus.json").is_file():
+        earlier = (folder / read_json(folder / "corpus.json").get("source", "")).resolve()
+        if earlier != source and earlier.is_dir():
+            raise ValueError(f"corpus {name!r} was imported from {earlier}, not from {source}. Import this one under "
+                             f"another name, or delete {folder} first.")
+
+
+def _relative(path, folder):
+    """Relative to the corpus' folder if inside it, so that the folder can move; absolute otherwise."""
+    path = Path(path)
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _files_digest(paths):
+    """Changes when the list of files does, or a size or date in it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        status = os.stat(path)
+        digest.update(repr((path, status.st_size, status.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _report_skipped(name, folder, found, skipped):
+    """Prints what was skipped and why; ValueError if that is everything."""
+    if not len(skipped):
+        return
+    kinds = skipped["reason"].str.split(":").str[0].value_counts()
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    listed = f"The list is in {folder / 'skipped.csv'}."
+    if len(skipped) == len(found):
+        raise ValueError(f"corpus {name!r}: none of its {len(found)} files can be used ({counts}), such as "
+                         f"{skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}. {listed}")
+    print(f"corpus {name!r}: {len(skipped)} of {len(found)} files were skipped ({counts}). {listed}")
+    lost = sorted(set(found["speaker"]) - set(found.drop(index=skipped.index)["speaker"]))
+    if lost:
+        print(f"corpus {name!r}: {len(lost)} of {found['speaker'].nunique()} speakers have no usable file and are not "
+              f"in its table: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}.")
+
+
+def _write_table(path, table):
+    with atomic_path(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def _what_exists():
+    names = list_corpora()
+    return f"The imported corpora are {', '.join(names)}." if names else "No corpus is imported yet."
