@@ -7,11 +7,11 @@ there, the extension is renamed.
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-COMMAND = "python -m speakerlib.setup_torchaudio"
 SET_ASIDE = ".set-aside"
 
 
@@ -37,20 +37,20 @@ def mend_torchaudio(folder=None):
         raise RuntimeError(f"torchaudio cannot be imported: {remaining}\nIts compiled extension is not the reason. "
                            "Check that torch imports, and that both have the versions of constraints.txt: "
                            "pip install -c constraints.txt torch torchaudio")
-    return (f"torchaudio did not import ({error}): its wheel is built for another torch, most often one with CUDA. "
-            f"Renamed {', '.join(path.name for path in extension)} in {folder / 'lib'} (added {SET_ASIDE}); "
-            "it imports now, in plain Python, which is all that is used here.")
+    return (f"torchaudio did not import ({error}): its wheel is built for another torch, most often one with CUDA.\n"
+            f"It does now, without its compiled extension, which is not used here. Renamed in {folder / 'lib'}: "
+            f"{', '.join(f'{path.name} to {_aside(path).name}' for path in extension)}.")
 
 
 def import_error(folder):
-    """The last line of what `import torchaudio` says in a fresh interpreter, or None when it works."""
+    """The first error that `import torchaudio` meets in a fresh interpreter, as text, or None when it works."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import torchaudio"
     result = subprocess.run([sys.executable, "-P", "-c", code, str(Path(folder).parent)],
-                            stdin=subprocess.DEVNULL, capture_output=True, text=True)
+                            check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if result.returncode == 0:
         return None
-    lines = result.stderr.strip().splitlines()
-    return lines[-1] if lines else f"the interpreter ended with status {result.returncode}"
+    errors = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception)\b.*", result.stderr, re.MULTILINE)
+    return errors[0] if errors else f"the interpreter ended with status {result.returncode}"
 
 
 def torchaudio_folder():
