@@ -1,0 +1,61 @@
+"""Encoders: networks that turn a segment's frames into one embedding."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+CHANNELS = (16, 32, 64, 64, 64, 64)
+
+
+class ConvEncoder(nn.Module):
+    """Six blocks of convolution, normalisation, ReLU and halving (Boccio's few-shot encoder, layer table).
+
+    forward: (batch, 1, num_mels, num_frames) -> (batch, dim) with dim = 64 * (num_mels // 64) *
+    (num_frames // 64): 1024 for 256 x 301. 134,688 parameters, whatever the input size. `blocks[i]` has the
+    parts conv, norm, relu and pool, for networks that need a step in between.
+    Raises ValueError if six halvings of num_mels or num_frames leave nothing.
+    """
+
+    def __init__(self, num_mels, num_frames):
+        super().__init__()
+        smallest = 2 ** len(CHANNELS)
+        if num_mels < smallest or num_frames < smallest:
+            raise ValueError(
+                f"The encoder conv6 halves its input {len(CHANNELS)} times and needs at least {smallest} mels "
+                f"and {smallest} frames; this front end gives {num_mels} mels and {num_frames} frames a segment. "
+                "Use a front end with more mels, or longer segments.")
+        self.num_mels, self.num_frames = int(num_mels), int(num_frames)
+        self.blocks = nn.Sequential(*(conv_block(*pair) for pair in zip((1, *CHANNELS[:-1]), CHANNELS)))
+        self.dim = CHANNELS[-1] * (self.num_mels // smallest) * (self.num_frames // smallest)
+
+    def forward(self, frames):
+        if frames.shape[1:] != (1, self.num_mels, self.num_frames):
+            raise ValueError(
+                f"The encoder was built for (batch, 1, {self.num_mels}, {self.num_frames}) and got "
+                f"{tuple(frames.shape)}. Build it with the front end and segment length of these features.")
+        return self.blocks(frames).flatten(1)  # (batch, dim)
+
+
+ENCODERS = {"conv6": ConvEncoder}
+
+
+def build_encoder(name, num_mels, num_frames):
+    """A new encoder by name, for features of (1, num_mels, num_frames). ValueError for an unknown name."""
+    if name not in ENCODERS:
+        raise ValueError(f"encoder={name!r}: expected one of {', '.join(ENCODERS)}.")
+    return ENCODERS[name](num_mels, num_frames)
+
+
+def count_parameters(module):
+    """How many trainable numbers the module has."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def conv_block(in_channels, out_channels):
+    """Convolution 3 x 3 (with bias), batch normalisation, ReLU, max-pool 2: halves both sides, rounding down."""
+    return nn.Sequential(OrderedDict(
+        conv=nn.Conv2d(in_channels, out_channels, kernel_size=3, padding="same"),
+        norm=nn.BatchNorm2d(out_channels),
+        relu=nn.ReLU(),
+        pool=nn.MaxPool2d(kernel_size=2),
+    ))

@@ -1,0 +1,75 @@
+"""Objectives: what an encoder is trained to make small."""
+
+import torch
+from torch.nn import functional as F
+
+
+def prototypical_loss(embeddings_support, embeddings_query):
+    """Cross-entropy of queries against the mean support embedding of each speaker (Snell et al. 2017).
+
+    embeddings_support: (tasks, way, support, dim); embeddings_query: (tasks, way, query, dim).
+    Returns (loss, query accuracy, support accuracy), scalars: the loss is the mean over all queries; the support
+    accuracy classifies the support by its own prototypes. No gradient in the accuracies. At least float32.
+    """
+    shapes = tuple(embeddings_support.shape), tuple(embeddings_query.shape)
+    if any(len(shape) != 4 for shape in shapes) or any(shapes[0][i] != shapes[1][i] for i in (0, 1, 3)):
+        raise ValueError(f"Expected support (tasks, way, support, dim) and query (tasks, way, query, dim) with the "
+                         f"same tasks, way and dim; got {shapes[0]} and {shapes[1]}.")
+    num_way = embeddings_support.shape[1]
+    support, query = _at_least_float32(embeddings_support), _at_least_float32(embeddings_query)
+    centres = support.mean(dim=2)  # (T, N, dim)
+    logits, labels = euclidean_logits(query.flatten(1, 2), centres), _labels(query, num_way)  # (T, N * Kq, N)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    with torch.no_grad():
+        query_accuracy = _accuracy(logits, labels)
+        support_logits = euclidean_logits(support.flatten(1, 2), centres)
+        support_accuracy = _accuracy(support_logits, _labels(support, num_way))
+    return loss, query_accuracy, support_accuracy
+
+
+def prototypes(support, labels, num_way):
+    """Mean support embedding of each speaker (Snell et al. 2017, eq. 1).
+
+    support: (num_way * num_support, dim); labels: (num_way * num_support,), integers in [0, num_way).
+    Returns (num_way, dim). Raises ValueError if a speaker has no support, or a label is out of range.
+    """
+    labels = torch.as_tensor(labels, device=support.device, dtype=torch.long)
+    if labels.shape != support.shape[:1]:
+        raise ValueError(f"Expected one label a support embedding; got {tuple(labels.shape)} labels for "
+                         f"{tuple(support.shape)} embeddings.")
+    if labels.numel() and (labels.min() < 0 or labels.max() >= num_way):
+        raise ValueError(f"Labels run from {labels.min()} to {labels.max()}; expected 0 to {num_way - 1} "
+                         f"for num_way={num_way}.")
+    counts = torch.bincount(labels, minlength=num_way)
+    if (counts == 0).any():
+        missing = (counts == 0).nonzero().flatten().tolist()
+        raise ValueError(f"No support for {len(missing)} of num_way={num_way} speakers (labels "
+                         f"{missing[:5]}). Every speaker needs at least one support embedding.")
+    support = _at_least_float32(support)
+    sums = support.new_zeros(num_way, support.shape[1]).index_add(0, labels, support)
+    return sums / counts[:, None]
+
+
+def euclidean_logits(queries, prototypes):
+    """Minus the Euclidean distance, not squared (as in Boccio's code), of each query to each prototype.
+
+    queries: (Q, dim) or (tasks, Q, dim); prototypes: (N, dim) or (tasks, N, dim). Returns (Q, N) or
+    (tasks, Q, N). Where a query lies on a prototype the distance is 0 and its gradient is taken as 0.
+    """
+    # differences, not the expansion |q|^2 - 2qp + |p|^2: that loses all digits where q is close to p
+    return -torch.cdist(_at_least_float32(queries), _at_least_float32(prototypes),
+                        compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _labels(embeddings, num_way):
+    """(tasks, way * each): the place of each embedding's speaker in its task."""
+    tasks, _, each, _ = embeddings.shape
+    return torch.arange(num_way, device=embeddings.device).repeat_interleave(each).expand(tasks, -1)
+
+
+def _accuracy(logits, labels):
+    return (logits.argmax(dim=-1) == labels).float().mean()
+
+
+def _at_least_float32(values):
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
