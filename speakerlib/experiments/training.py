@@ -1,0 +1,268 @@
+"""The training loop: any model and loss, with validation, checkpoints and an exact resume."""
+
+import math
+import signal
+import threading
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..data.files import atomic_path
+from .checkpoints import (CHECKPOINT, check_settings, check_weights, load_checkpoint, load_weights,
+                          save_checkpoint, save_weights)
+
+__all__ = ["train", "machine_precision", "load_weights", "OPTIMIZERS"]
+OPTIMIZERS = {"adam": torch.optim.Adam}
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, test_interval, print_interval,
+          validate=None, watch="validation_accuracy", best="max", optimizer="adam", precision="auto",
+          on_progress=None):
+    """Trains the model in place, or goes on from the checkpoint in folder; returns the history (a DataFrame).
+
+    compute_loss(model, step) -> (loss, dict of scalars), step = 0, 1, ...; its data must come from the step
+    (and a seed) alone, on the device of the model's parameters: then a training that was cut short and run
+    again ends with the numbers of one that was not. validate(model) -> dict of scalars, called in eval mode
+    without gradients each test_interval steps and at the end; the weights with the highest (best="max") or
+    lowest ("min") value of `watch` are kept, the earliest on a tie.
+
+    history: one row each print_interval steps (`step` = steps done, `training_loss` and the scalars of
+    compute_loss, means since the row before) and each test_interval steps (the scalars of validate); NaN where
+    a row has no value. on_progress(history) is called after each row.
+
+    precision: "bf16" runs the model's forward in bfloat16 where that is safe and returns float32, so that
+    losses are computed in float32; "fp32" forces float32; "auto" takes bf16 where the machine has units for it
+    (or what the checkpoint was begun with).
+
+    Leaves in folder: checkpoint.pt (each test_interval steps, at an interruption, at the end), metrics.csv,
+    last.safetensors, best.safetensors (with validate), tensorboard/. Leaves the model with the last weights,
+    in eval mode. Hold a lock on folder if several processes may train there.
+
+    Raises ValueError for settings out of range or other than the checkpoint's, RuntimeError when the loss stops
+    being finite, KeyboardInterrupt (after writing the checkpoint) when interrupted.
+    """
+    _check_arguments(num_train_iterations, learning_rate, test_interval, print_interval,
+                     optimizer=optimizer, precision=precision, best=best)
+    folder, total = Path(folder), int(num_train_iterations)
+    state = load_checkpoint(folder)
+    if precision == "auto":
+        precision = state["settings"].get("precision") if state else machine_precision()
+    settings = {"learning_rate": float(learning_rate), "optimizer": optimizer, "precision": precision,
+                "test_interval": int(test_interval), "print_interval": int(print_interval),
+                "watch": watch, "best": best}
+    if state:
+        _check_state(state, settings, model, total, folder / CHECKPOINT)
+        model.load_state_dict(state["weights"])
+    else:
+        state = {"settings": settings, "step": 0, "history": [], "totals": {}, "count": 0, "best": None}
+    saved_step = state["step"]
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_derived(state, folder)  # a killed process may have left them older or newer than its checkpoint
+    if saved_step == total:
+        model.eval()
+        return _history(state)
+    try:
+        with (_accelerated(model, settings, state) as (accelerator, stepper),
+              _display(folder, saved_step, total) as show,
+              _interrupt_deferred() as interrupted):
+            model.train()
+            for step in range(saved_step, total):
+                loss, scalars = compute_loss(model, step)
+                accelerator.backward(loss)
+                stepper.step()
+                stepper.zero_grad()
+                state["step"] = step + 1
+                _add(state, {"training_loss": loss, **scalars})
+                printing = step + 1 == total or (step + 1) % print_interval == 0
+                testing = step + 1 == total or (step + 1) % test_interval == 0
+                row = {}
+                if printing or testing or interrupted:
+                    _settle(state, folder, saved_step)
+                if printing:
+                    row.update(_means(state))
+                if testing and validate is not None:
+                    row.update(_validate(model, validate, state))
+                if row:
+                    state["history"].append({"step": step + 1, **row})
+                show(step + 1, row, flush=testing)
+                if testing or interrupted:
+                    _save(model, stepper, state, folder)
+                    saved_step = step + 1
+                elif row:
+                    _write_metrics(state, folder)
+                if row and on_progress is not None:
+                    on_progress(_history(state))
+                if interrupted:
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Training stopped; the checkpoint in {folder} is of step {saved_step} of {total}. "
+                                "Run the same again to go on from there.") from None
+    finally:
+        model.eval()
+    return _history(state)
+
+
+def machine_precision():
+    """"bf16" where the processor that would train has units for it, else "fp32"."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    units = torch.cpu.get_capabilities()
+    return "bf16" if units.get("avx512_bf16") or units.get("amx_bf16") else "fp32"
+
+
+@contextmanager
+def _display(folder, first_step, total):
+    """Yields show(step, row, flush): moves the progress bar and writes the row's scalars for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+    from tqdm.auto import tqdm
+
+    with (SummaryWriter(folder / "tensorboard", purge_step=first_step + 1) as board,
+          tqdm(total=total, initial=first_step, desc="training", unit="step") as bar):
+        def show(step, row, flush):
+            for name, value in row.items():
+                board.add_scalar(name, value, step)
+            if flush:
+                board.flush()
+            shown = {name: f"{value:.3f}" for name, value in row.items() if name.endswith(("_loss", "_accuracy"))}
+            if shown:
+                bar.set_postfix(shown, refresh=False)
+            bar.update()
+
+        yield show
+
+
+@contextmanager
+def _accelerated(model, settings, state):
+    """Yields (accelerator, optimizer), the model placed and its forward in the precision; undoes the latter."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # it is global: a second training of another precision would be refused
+    mixed = "bf16" if settings["precision"] == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
+    if accelerator.num_processes > 1:
+        raise RuntimeError(f"Training runs in one process; it was launched in {accelerator.num_processes}. "
+                           "Start it without a distributed launcher.")
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = OPTIMIZERS[settings["optimizer"]](model.parameters(), lr=settings["learning_rate"])
+    model, optimizer = accelerator.prepare(model, optimizer)
+    if "optimizer" in state:
+        optimizer.load_state_dict(state["optimizer"])
+    try:
+        yield accelerator, optimizer
+    finally:
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        model.__dict__.pop("forward", None)  # what unwrapping leaves behind hides the class' own
+
+
+@contextmanager
+def _interrupt_deferred():
+    """Yields a list that Ctrl-C fills, so that a step is never cut in the middle; a second Ctrl-C does so."""
+    asked = []
+    in_main = threading.current_thread() is threading.main_thread()  # no other may handle signals
+    if not in_main or signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN):
+        yield asked
+        return
+
+    def remember(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _add(state, scalars):
+    """Adds to the sums since the last row; they stay on the device, which is not waited for."""
+    state["count"] += 1
+    for name, value in scalars.items():
+        value = value.detach().double() if torch.is_tensor(value) else float(value)
+        state["totals"][name] = state["totals"].get(name, 0.0) + value
+
+
+def _settle(state, folder, saved_step):
+    """Makes plain numbers of the sums; RuntimeError if the loss is not finite."""
+    state["totals"] = {name: float(value) for name, value in state["totals"].items()}
+    loss = state["totals"]["training_loss"]
+    if not math.isfinite(loss):
+        raise RuntimeError(
+            f"The training loss became {loss} in the {state['count']} steps up to step {state['step']}, with "
+            f"learning_rate={state['settings']['learning_rate']:g}. Use a lower learning_rate and another folder, "
+            f"or look for NaN in the features. The last checkpoint in {folder} is of step {saved_step}.")
+
+
+def _means(state):
+    means = {name: total / state["count"] for name, total in state["totals"].items()}
+    state["totals"], state["count"] = {}, 0
+    return means
+
+
+def _validate(model, validate, state):
+    """The scalars of validate; keeps the weights if they are the best so far."""
+    model.eval()
+    with torch.no_grad():
+        scalars = {name: float(value) for name, value in validate(model).items()}
+    model.train()
+    watch, best = state["settings"]["watch"], state["best"]
+    if watch not in scalars:
+        raise ValueError(f"validate returned {', '.join(scalars) or 'nothing'}; expected {watch!r} among "
+                         "them, by which the best weights are chosen. Return it, or name another with watch=.")
+    sign = 1 if state["settings"]["best"] == "max" else -1
+    if best is None or sign * scalars[watch] > sign * best["value"] or math.isnan(best["value"]):
+        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        state["best"] = {"value": scalars[watch], "step": state["step"], "weights": weights}
+    return scalars
+
+
+def _save(model, optimizer, state, folder):
+    state["weights"], state["optimizer"] = model.state_dict(), optimizer.state_dict()
+    save_checkpoint(state, folder)
+    _write_derived(state, folder)
+
+
+def _write_derived(state, folder):
+    """Writes the files that repeat a part of the checkpoint for others to read."""
+    if "weights" in state:
+        save_weights(state["weights"], folder / "last.safetensors")
+    if state["best"]:
+        save_weights(state["best"]["weights"], folder / "best.safetensors")
+    _write_metrics(state, folder)
+
+
+def _write_metrics(state, folder):
+    with atomic_path(folder / "metrics.csv") as temporary:
+        _history(state).to_csv(temporary, index=False)
+
+
+def _history(state):
+    return pd.DataFrame(state["history"]) if state["history"] else pd.DataFrame(columns=["step"])
+
+
+def _check_arguments(num_train_iterations, learning_rate, test_interval, print_interval, **named):
+    for name, value in (("num_train_iterations", num_train_iterations), ("test_interval", test_interval),
+                        ("print_interval", print_interval)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name}={value!r}: expected a whole number of at least 1.")
+    number = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
+    if not number or not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate={learning_rate!r}: expected a number above 0, such as 0.001.")
+    choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "best": ("max", "min")}
+    for name, value in named.items():
+        if value not in choices[name]:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices[name])}.")
+
+
+def _check_state(state, settings, model, total, path):
+    check_settings(state["settings"], settings, path)
+    check_weights(model, state["weights"], path)
+    if state["step"] > total:
+        raise ValueError(f"num_train_iterations={total}, but {path} is of step {state['step']} already. "
+                         "Ask for at least as many, or use another folder.")
