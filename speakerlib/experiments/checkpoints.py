@@ -14,7 +14,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def save_weights(weights, path):
-    """Writes a model's state_dict (name -> tensor) as safetensors, atomically. OSError if the disk refuses."""
+    """Writes a model's state_dict (name -> tensor) as safetensors, atomically. OSError on a full disk."""
     weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     _write(path, safetensors_bytes(weights))
 
@@ -31,8 +31,8 @@ def load_weights(model, path):
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}). Expected weights saved by a run, such "
-                         " as best.safetensors.") from error
+        raise ValueError(f"{path} is not a whole safetensors file ({error}). Expected weights saved by a "
+                         "run, such as best.safetensors.") from error
     check_weights(model, weights, path)
     model.load_state_dict(weights)
     return model
@@ -93,5 +93,6 @@ def _write(path, content):
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written ({error.strerror}; {len(content) / 1e6:.1f} MB). "
-                      "What was there before is intact: free some space and run again to go on from it") from error
+        message = (f"{path} ({len(content) / 1e6:.1f} MB) could not be written: {error.strerror}. What was "
+                   "there before is intact: free some space and run again to go on from it")
+        raise OSError(error.errno, message) from error

@@ -31,19 +31,19 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     lowest ("min") value of `watch` are kept, the earliest on a tie.
 
     history: one row each print_interval steps (`step` = steps done, `training_loss` and the scalars of
-    compute_loss, means since the row before) and each test_interval steps (the scalars of validate); NaN where
-    a row has no value. on_progress(history) is called after each row.
+    compute_loss, means since the last such row) and each test_interval steps (the scalars of validate); NaN
+    where a row has no value. on_progress(history) is called after each row.
 
     precision: "bf16" runs the model's forward in bfloat16 where that is safe and returns float32, so that
-    losses are computed in float32; "fp32" forces float32; "auto" takes bf16 where the machine has units for it
-    (or what the checkpoint was begun with).
+    losses are computed in float32; "fp32" forces float32; "auto" takes bf16 where the machine has units for
+    it (or what the checkpoint was begun with).
 
     Leaves in folder: checkpoint.pt (each test_interval steps, at an interruption, at the end), metrics.csv,
     last.safetensors, best.safetensors (with validate), tensorboard/. Leaves the model with the last weights,
     in eval mode. Hold a lock on folder if several processes may train there.
 
-    Raises ValueError for settings out of range or other than the checkpoint's, RuntimeError when the loss stops
-    being finite, KeyboardInterrupt (after writing the checkpoint) when interrupted.
+    Raises ValueError for settings out of range or other than the checkpoint's, RuntimeError when the loss
+    stops being finite, KeyboardInterrupt (after writing the checkpoint) when interrupted.
     """
     _check_arguments(num_train_iterations, learning_rate, test_interval, print_interval,
                      optimizer=optimizer, precision=precision, best=best)
@@ -79,8 +79,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                 _add(state, {"training_loss": loss, **scalars})
                 printing = step + 1 == total or (step + 1) % print_interval == 0
                 testing = step + 1 == total or (step + 1) % test_interval == 0
-                row = {}
-                if printing or testing or interrupted:
+                stopping, row = bool(interrupted), {}
+                if printing or testing or stopping:
                     _settle(state, folder, saved_step)
                 if printing:
                     row.update(_means(state))
@@ -89,18 +89,20 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                 if row:
                     state["history"].append({"step": step + 1, **row})
                 show(step + 1, row, flush=testing)
-                if testing or interrupted:
+                if testing or stopping:
                     _save(model, stepper, state, folder)
                     saved_step = step + 1
                 elif row:
                     _write_metrics(state, folder)
                 if row and on_progress is not None:
                     on_progress(_history(state))
-                if interrupted:
-                    raise KeyboardInterrupt
+                if stopping:
+                    break
+            if interrupted:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Training stopped; the checkpoint in {folder} is of step {saved_step} of {total}. "
-                                "Run the same again to go on from there.") from None
+        raise KeyboardInterrupt(f"Training stopped at step {state['step']} of {total}. Run the same again to "
+                                f"go on from step {saved_step}, kept in {folder}.") from None
     finally:
         model.eval()
     return _history(state)
@@ -122,14 +124,15 @@ def _display(folder, first_step, total):
 
     with (SummaryWriter(folder / "tensorboard", purge_step=first_step + 1) as board,
           tqdm(total=total, initial=first_step, desc="training", unit="step") as bar):
+        shown = {}
+
         def show(step, row, flush):
             for name, value in row.items():
                 board.add_scalar(name, value, step)
             if flush:
                 board.flush()
-            shown = {name: f"{value:.3f}" for name, value in row.items() if name.endswith(("_loss", "_accuracy"))}
-            if shown:
-                bar.set_postfix(shown, refresh=False)
+            shown.update((name, f"{value:.3f}") for name, value in row.items())
+            bar.set_postfix(shown, refresh=False)
             bar.update()
 
         yield show
@@ -137,7 +140,7 @@ def _display(folder, first_step, total):
 
 @contextmanager
 def _accelerated(model, settings, state):
-    """Yields (accelerator, optimizer), the model placed and its forward in the precision; undoes the latter."""
+    """Yields (accelerator, optimizer), the model placed and wrapped for its precision; unwraps it after."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -195,8 +198,8 @@ def _settle(state, folder, saved_step):
     if not math.isfinite(loss):
         raise RuntimeError(
             f"The training loss became {loss} in the {state['count']} steps up to step {state['step']}, with "
-            f"learning_rate={state['settings']['learning_rate']:g}. Use a lower learning_rate and another folder, "
-            f"or look for NaN in the features. The last checkpoint in {folder} is of step {saved_step}.")
+            f"learning_rate={state['settings']['learning_rate']:g}. Use a lower learning_rate and another "
+            f"folder, or look for NaN in the features. What {folder} keeps is of step {saved_step}.")
 
 
 def _means(state):
@@ -213,8 +216,8 @@ def _validate(model, validate, state):
     model.train()
     watch, best = state["settings"]["watch"], state["best"]
     if watch not in scalars:
-        raise ValueError(f"validate returned {', '.join(scalars) or 'nothing'}; expected {watch!r} among "
-                         "them, by which the best weights are chosen. Return it, or name another with watch=.")
+        raise ValueError(f"validate returned {', '.join(scalars) or 'nothing'}; expected {watch!r}, "
+                         "which chooses the best weights. Return it, or name another with watch=.")
     sign = 1 if state["settings"]["best"] == "max" else -1
     if best is None or sign * scalars[watch] > sign * best["value"] or math.isnan(best["value"]):
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}

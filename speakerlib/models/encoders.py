@@ -21,8 +21,8 @@ class ConvEncoder(nn.Module):
         smallest = 2 ** len(CHANNELS)
         if num_mels < smallest or num_frames < smallest:
             raise ValueError(
-                f"The encoder conv6 halves its input {len(CHANNELS)} times and needs at least {smallest} mels "
-                f"and {smallest} frames; this front end gives {num_mels} mels and {num_frames} frames a segment. "
+                f"The encoder halves its input {len(CHANNELS)} times and needs at least {smallest} mels and "
+                f"{smallest} frames; this front end gives {num_mels} mels and {num_frames} frames a segment. "
                 "Use a front end with more mels, or longer segments.")
         self.num_mels, self.num_frames = int(num_mels), int(num_frames)
         self.blocks = nn.Sequential(*(conv_block(*pair) for pair in zip((1, *CHANNELS[:-1]), CHANNELS)))
@@ -52,7 +52,7 @@ def count_parameters(module):
 
 
 def conv_block(in_channels, out_channels):
-    """Convolution 3 x 3 (with bias), batch normalisation, ReLU, max-pool 2: halves both sides, rounding down."""
+    """Convolution 3 x 3 with bias, batch normalisation, ReLU, max-pool: halves both sides, rounding down."""
     return nn.Sequential(OrderedDict(
         conv=nn.Conv2d(in_channels, out_channels, kernel_size=3, padding="same"),
         norm=nn.BatchNorm2d(out_channels),

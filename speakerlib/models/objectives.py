@@ -8,13 +8,13 @@ def prototypical_loss(embeddings_support, embeddings_query):
     """Cross-entropy of queries against the mean support embedding of each speaker (Snell et al. 2017).
 
     embeddings_support: (tasks, way, support, dim); embeddings_query: (tasks, way, query, dim).
-    Returns (loss, query accuracy, support accuracy), scalars: the loss is the mean over all queries; the support
-    accuracy classifies the support by its own prototypes. No gradient in the accuracies. At least float32.
+    Returns (loss, query accuracy, support accuracy), scalars: the loss is the mean over all queries; support
+    accuracy classifies the support by its own prototypes. Computed in float32 (or float64 if given that).
     """
     shapes = tuple(embeddings_support.shape), tuple(embeddings_query.shape)
     if any(len(shape) != 4 for shape in shapes) or any(shapes[0][i] != shapes[1][i] for i in (0, 1, 3)):
-        raise ValueError(f"Expected support (tasks, way, support, dim) and query (tasks, way, query, dim) with the "
-                         f"same tasks, way and dim; got {shapes[0]} and {shapes[1]}.")
+        raise ValueError("Expected support (tasks, way, support, dim) and query (tasks, way, query, dim) "
+                         f"with the same tasks, way and dim; got {shapes[0]} and {shapes[1]}.")
     num_way = embeddings_support.shape[1]
     support, query = _at_least_float32(embeddings_support), _at_least_float32(embeddings_query)
     centres = support.mean(dim=2)  # (T, N, dim)
