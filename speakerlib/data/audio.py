@@ -64,7 +64,7 @@ def write_audio(path, waveform, sample_rate=SAMPLE_RATE):
              ".opus": ("OGG", "OPUS")}
     suffix = Path(path).suffix.lower()
     if suffix not in kinds:
-        raise ValueError(f"cannot write {path}: its suffix is {suffix!r}, expected one of {', '.join(kinds)}.")
+        raise ValueError(f"cannot write {path}: its suffix is {suffix!r}, not one of {', '.join(kinds)}.")
     samples = to_int16(waveform)
     container, subtype = kinds[suffix]
     with (atomic_path(path) as temporary,
@@ -86,7 +86,7 @@ def to_int16(waveform):
 
 
 def _check_file(path):
-    """Raises for what decoders pass over or word badly: no file, no permission, no bytes, an end that is cut off."""
+    """Raises for what decoders pass over or word badly: no file, no permission, no bytes, a lost end."""
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -106,7 +106,7 @@ def _check_file(path):
 
 
 def _missing_from_wav(file, size):
-    """What a wav file lacks of the length that its header declares: libsndfile reads what is there in silence."""
+    """What a wav file lacks of the length that its header declares: decoders read on in silence."""
     bytes_per_second = 0
     while len(chunk := file.read(8)) == 8:
         name, length = chunk[:4], struct.unpack("<I", chunk[4:])[0]
@@ -170,7 +170,8 @@ def _read_with_av(path, start, duration):
     blocks, rate, declared = [], 0, None
     try:
         # Only local files: a playlist that calls itself audio must not open a connection.
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        with av.open(str(path), metadata_errors="ignore",
+                     options={"protocol_whitelist": "file"}) as container:
             if not container.streams.audio:
                 raise AudioError(path, "unreadable: no audio in it")
             stream = container.streams.audio[0]

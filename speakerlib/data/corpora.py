@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -27,15 +27,15 @@ COLUMNS = ["speaker", "session", "utterance", "path", "start", "duration", "spli
 VERSION = 1  # of the files in a corpus' folder: raise it when corpora must be imported anew
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """An imported corpus: row i of `table` (COLUMNS; seconds) is utterance i of `waveforms`."""
 
     name: str
     folder: Path
-    table: pd.DataFrame
-    waveforms: WaveformStore
-    skipped: pd.DataFrame  # path, reason
+    table: pd.DataFrame = field(repr=False)
+    waveforms: WaveformStore = field(repr=False)
+    skipped: pd.DataFrame = field(repr=False)  # path, reason
     synthetic: bool
 
     @cached_property
@@ -48,7 +48,7 @@ class Corpus:
 
 
 def find_corpus(name_or_folder):
-    """The corpus that a user means: an imported one by its name, a folder of audio (imported now), or "demo"."""
+    """The corpus that a user means by a name, or by a folder of audio, which is imported now."""
     given = str(name_or_folder)
     if given in list_corpora():
         return open_corpus(given)
@@ -68,54 +68,52 @@ def import_corpus(source, name=None, pattern=None, split_file=None, seed=0, prog
                   synthetic=False):
     """Makes a corpus of a folder of audio and returns it: scan, waveform store, splits, table.
 
-    name: the folder's, by default (its parent's for one called wav); pattern: see scan; split_file and seed: see
-    assign_splits, with data/splits/<name>.csv used where there is one. Everything goes to data/corpora/<name>.
-    Files that cannot be used are counted, and listed in skipped.csv with their reasons. An import that was cut short
-    goes on; one whose source has not changed since is opened at once. Raises what scan and assign_splits
-    raise, ValueError if no file can be used or another folder was imported under this name, OSError if the disk is
-    full.
+    name: the folder's, by default (its parent's for one called wav); pattern: see scan; split_file and seed:
+    see assign_splits, with data/splits/<name>.csv used where there is one. Everything goes to
+    data/corpora/<name>. Files that cannot be used are counted, and listed in skipped.csv with their reasons.
+    An import that was cut short goes on; one whose source has not changed since is opened at once.
+
+    Raises what scan and assign_splits raise, ValueError if no file can be used or another folder was imported
+    under this name, OSError if the disk is full.
     """
     source = Path(source).expanduser().resolve()
     name = check_name(name or _name_of(source), "the corpus")
     folder = data_folder() / "corpora" / name
+    found = scan(source, pattern)
     committed = project_folder() / "data" / "splits" / f"{name}.csv"
     if split_file is None and committed.is_file():
         split_file = committed
-    _check_source(folder, source, name)
-    found = scan(source, pattern)
-    record = {"version": VERSION, "name": name, "source": _relative(source, folder), "pattern": pattern,
-              "synthetic": bool(synthetic), "min_seconds": min_seconds, "seed": seed,
-              "split_file": split_file and checksum(split_file), "num_files": len(found),
-              "files": _files_digest(found["path"])}
+    record = {"version": VERSION, "name": name, "source": _relative(source, folder),
+              "pattern": found.attrs["pattern"], "synthetic": bool(synthetic), "min_seconds": min_seconds,
+              "seed": seed, "split_file": split_file and checksum(split_file),
+              "num_files": len(found), "files": _files_digest(found["path"])}
     with folder_lock(folder, f"corpus {name!r}"):
-        if (folder / "corpus.json").is_file():
-            earlier = read_json(folder / "corpus.json")
-            if earlier == record:
-                try:
-                    return open_corpus(name)
-                except (OSError, RuntimeError, ValueError) as error:
-                    print(f"corpus {name!r} is damaged and is imported again: {error}")
-            elif earlier.get("files") != record["files"]:
-                print(f"corpus {name!r}: its source changed since it was imported ({earlier.get('num_files')} files "
-                      f"then, {len(found)} now); what changed is imported again.")
-            (folder / "corpus.json").unlink()
+        unchanged = _unchanged(folder, record, source)
+        if unchanged:
+            return unchanged
         skipped = build_waveform_store(found["path"], folder / "waveforms", min_seconds=min_seconds,
                                        progress=progress)
         _write_table(folder / "skipped.csv", skipped)
         _report_skipped(name, folder, found, skipped)
+        waveforms = WaveformStore.open(folder / "waveforms")
         table = found.drop(index=skipped.index).reset_index(drop=True)
         table["path"] = [_relative(path, folder) for path in table["path"]]
         table["start"] = 0.0
-        table["duration"] = WaveformStore.open(folder / "waveforms").lengths / SAMPLE_RATE
+        table["duration"] = waveforms.lengths / SAMPLE_RATE
         table["split"] = assign_splits(table, seed, split_file)
+        (folder / "corpus.json").unlink(missing_ok=True)
         _write_table(folder / "corpus.parquet", table[COLUMNS])
-        write_json(folder / "corpus.json", record)
+        write_json(folder / "corpus.json", {**record, "waveforms": waveforms.fingerprint})
+        print(f"corpus {name!r}: {len(table)} utterances of {table['speaker'].nunique()} speakers, "
+              f"{table['duration'].sum() / 3600:.2f} hours, with paths read as {record['pattern']}.")
         return open_corpus(name)
 
 
 def open_corpus(name):
-    """Opens an imported corpus. FileNotFoundError, with the corpora that there are, if it was not imported;
-    RuntimeError if its files do not fit together.
+    """Opens an imported corpus by its name.
+
+    Raises FileNotFoundError, with the corpora that there are, if it was not imported; RuntimeError if its
+    files are torn or do not fit together.
     """
     folder = data_folder() / "corpora" / check_name(name, "the corpus")
     if not (folder / "corpus.json").is_file():
@@ -124,13 +122,16 @@ def open_corpus(name):
         raise FileNotFoundError(f"corpus {name!r} is {begun}. {_what_exists()} To import it: {command}")
     record = read_json(folder / "corpus.json")
     if record.get("version") != VERSION:
-        raise RuntimeError(f"corpus {name!r} in {folder} was written as version {record.get('version')}, expected "
-                           f"{VERSION}. Import it again.")
+        raise RuntimeError(f"corpus {name!r} in {folder} was written as version {record.get('version')}, "
+                           f"expected {VERSION}. Import it again.")
     table = pd.read_parquet(folder / "corpus.parquet")
     waveforms = WaveformStore.open(folder / "waveforms")
-    if len(table) != len(waveforms) or list(table.columns) != COLUMNS:
-        raise RuntimeError(f"corpus {name!r}: the table has {len(table)} rows of {', '.join(table.columns)}, the waveform "
-                           f"store {len(waveforms)} utterances. Import it again.")
+    if list(table.columns) != COLUMNS or len(table) != len(waveforms):
+        raise RuntimeError(f"corpus {name!r}: the table in {folder} has {len(table)} rows of "
+                           f"{', '.join(table.columns)}, the waveforms {len(waveforms)}. Import it again.")
+    if record.get("waveforms") != waveforms.fingerprint:
+        raise RuntimeError(f"corpus {name!r}: the waveforms in {folder} are not its table's: an import "
+                           "was cut short. Import it again.")
     skipped = pd.read_csv(folder / "skipped.csv", dtype="str", keep_default_na=False)
     return Corpus(name, folder, table, waveforms, skipped, record["synthetic"])
 
@@ -141,7 +142,7 @@ def list_corpora():
 
 
 def summary(corpus, segment_seconds=(1.5, 3.0)):
-    """Counts by split and in total: speakers, sessions, utterances, hours, and non-overlapping segments by length."""
+    """Speakers, sessions, utterances, hours and non-overlapping segments by length, by split and in total."""
     table = corpus.table.assign(samples=corpus.waveforms.lengths)
     rows = {}
     for split in [*SPLITS, "total"]:
@@ -150,7 +151,8 @@ def summary(corpus, segment_seconds=(1.5, 3.0)):
                        "sessions": len(part[["speaker", "session"]].drop_duplicates()),
                        "utterances": len(part), "hours": round(part["samples"].sum() / SAMPLE_RATE / 3600, 3)}
         for seconds in segment_seconds:
-            rows[split][f"segments of {seconds} s"] = int((part["samples"] // round(seconds * SAMPLE_RATE)).sum())
+            segments = part["samples"] // round(seconds * SAMPLE_RATE)
+            rows[split][f"segments of {seconds} s"] = int(segments.sum())
     counts = pd.DataFrame.from_dict(rows, orient="index")
     counts.index.name = "split"
     return counts
@@ -160,13 +162,29 @@ def _name_of(source):
     return source.parent.name if source.name.lower() in CONTAINERS else source.name
 
 
-def _check_source(folder, source, name):
-    """Refuses to replace a corpus by another folder's that happens to have the same name."""
-    if (folder / "corpus.json").is_file():
-        earlier = (folder / read_json(folder / "corpus.json").get("source", "")).resolve()
-        if earlier != source and earlier.is_dir():
-            raise ValueError(f"corpus {name!r} was imported from {earlier}, not from {source}. Import this one under "
-                             f"another name, or delete {folder} first.")
+def _unchanged(folder, record, source):
+    """The corpus in `folder` if it was imported like this from the same files, else None (and says why).
+
+    Raises ValueError rather than replace the corpus of another folder that happens to have the same name.
+    """
+    if not (folder / "corpus.json").is_file():
+        return None
+    name, earlier = record["name"], read_json(folder / "corpus.json")
+    earlier.pop("waveforms", None)
+    if earlier == record:
+        try:
+            return open_corpus(name)
+        except (OSError, RuntimeError, ValueError) as error:
+            print(f"corpus {name!r} is damaged and is imported again: {error}")
+            return None
+    before = (folder / earlier.get("source", "")).resolve()
+    if before != source and before.is_dir():
+        raise ValueError(f"corpus {name!r} was imported from {before}, not from {source}. Import this one "
+                         f"under another name, or delete {folder} first.")
+    if earlier.get("files") != record["files"]:
+        print(f"corpus {name!r}: its files changed since it was imported ({earlier.get('num_files')} then, "
+              f"{record['num_files']} now); what changed is imported again.")
+    return None
 
 
 def _relative(path, folder):
@@ -197,8 +215,8 @@ def _report_skipped(name, folder, found, skipped):
     print(f"corpus {name!r}: {len(skipped)} of {len(found)} files were skipped ({counts}). {listed}")
     lost = sorted(set(found["speaker"]) - set(found.drop(index=skipped.index)["speaker"]))
     if lost:
-        print(f"corpus {name!r}: {len(lost)} of {found['speaker'].nunique()} speakers have no usable file and are not "
-              f"in its table: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}.")
+        print(f"corpus {name!r}: {len(lost)} of {found['speaker'].nunique()} speakers have no usable file "
+              f"and are left out: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}.")
 
 
 def _write_table(path, table):

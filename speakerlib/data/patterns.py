@@ -1,4 +1,4 @@
-"""Finds the utterances in a folder of audio files, and reads speaker, session and utterance from their paths."""
+"""Finds the utterances in a folder of audio, and reads speaker, session and utterance from their paths."""
 
 import os
 import re
@@ -9,19 +9,20 @@ import pandas as pd
 from speakerlib.data.audio import AUDIO_SUFFIXES
 
 ID_COLUMNS = ["speaker", "session", "utterance"]
-CONTAINERS = {"aac", "audio", "clips", "dev", "flac", "m4a", "mp3", "opus", "speech", "test", "train", "wav", "wavs"}
+CONTAINERS = {"aac", "audio", "clips", "dev", "flac", "m4a", "mp3", "opus", "speech", "test", "train", "wav"}
 
 
 def scan(folder, pattern=None):
     """Table with the columns speaker, session, utterance, path of the audio in `folder`, sorted by them.
 
     pattern, such as "{speaker}/{session}/{utterance}.flac", "{word}/{speaker}_nohash_{take}.wav" or
-    "{speaker}/{utterance}.*", describes the end of a file's path: any folders may come before it, {a field} and *
-    stand for anything but a slash, a field that comes twice has to be the same twice, and fields of other names
-    become part of the utterance. Without {session}, all of a speaker is session "1". Without a pattern, it is
-    inferred from the tree (see infer_pattern). Hidden files are left out.
+    "{speaker}/{utterance}.*", describes the end of a file's path: any folders may come before it, {a field}
+    and * stand for anything but a slash, a field that comes twice has to be the same twice, and fields of
+    other names become part of the utterance. Without {session}, all of a speaker is session "1". Without a
+    pattern, it is inferred from the tree (see infer_pattern). Hidden files are left out. The pattern used is
+    in the table's attrs.
 
-    Raises FileNotFoundError or NotADirectoryError for the folder, ValueError if it holds no audio, if nothing
+    Raises FileNotFoundError or NotADirectoryError for the folder; ValueError if it holds no audio, if nothing
     matches, if there is one speaker only, or if two files get the same names.
     """
     folder = Path(folder).expanduser().resolve()
@@ -37,18 +38,19 @@ def scan(folder, pattern=None):
             unmatched.append(path)
     if not rows:
         raise ValueError(f"the pattern {pattern!r} matches none of the {len(found)} audio files in {folder}, "
-                         f"such as {found[0]}. Give a pattern that describes this path, with {{speaker}} in it.")
+                         f"such as {found[0]}. Give a pattern that describes this path.")
     if unmatched:
-        print(f"{len(unmatched)} of {len(found)} audio files in {folder} do not match the pattern {pattern!r} and "
-              f"are left out, such as {unmatched[0]}.")
+        print(f"{len(unmatched)} of {len(found)} audio files in {folder} do not match {pattern!r} and are "
+              f"left out, such as {unmatched[0]}.")
     table = pd.DataFrame(rows, columns=[*ID_COLUMNS, "path"], dtype="str")
     table = table.sort_values([*ID_COLUMNS, "path"], ignore_index=True)
     _check_ids(table, folder, pattern)
+    table.attrs["pattern"] = pattern
     return table
 
 
 def list_audio(folder, pattern=None):
-    """Sorted paths, relative to `folder`, of the audio files in it (and of others, if the pattern names a suffix)."""
+    """Sorted relative paths of the audio in `folder`, and of files with the suffix that the pattern names."""
     if not folder.exists():
         raise FileNotFoundError(f"there is no folder {folder}")
     if not folder.is_dir():
@@ -73,16 +75,16 @@ def list_audio(folder, pattern=None):
 
 
 def infer_pattern(paths, folder="the folder"):
-    """The pattern of a tree, told by its depth: VoxCeleb, LibriSpeech, {speaker}/{session}/{utterance} or
-    {speaker}/{utterance}. Folders above, such as wav/ or speech/, are skipped. ValueError if it cannot be told.
+    """The pattern of a tree, told by its depth: VoxCeleb's, LibriSpeech's, {speaker}/{session}/{utterance} or
+    {speaker}/{utterance}, below any folders such as wav/ or speech/. ValueError if it cannot be told.
     """
     parts = [path.split("/") for path in paths]
     depths = {len(part): path for part, path in zip(parts, paths, strict=True)}
     ask = "Give a pattern, such as {speaker}/{session}/{utterance}.wav or {speaker}_{utterance}.wav."
     if len(depths) > 1:
         few, many = min(depths), max(depths)
-        raise ValueError(f"{folder} holds audio at different depths, such as {depths[few]} and {depths[many]}: "
-                         f"which folder is a speaker cannot be told. {ask}")
+        raise ValueError(f"{folder} holds audio at different depths, such as {depths[few]} and "
+                         f"{depths[many]}: which folder is a speaker cannot be told. {ask}")
     depth = next(iter(depths))
     if depth == 1:
         raise ValueError(f"{folder} holds audio without folders for the speakers, such as {paths[0]}. {ask}")
@@ -99,7 +101,7 @@ def compile_pattern(pattern):
     fields, expression = [], []
     for field, star, literal in re.findall(r"\{(\w*)\}|(\*+)|([^{*]+|\{)", pattern.strip("/")):
         if field and not field.isidentifier():
-            raise ValueError(f"the pattern {pattern!r} has a field {{{field}}}, expected a name such as {{speaker}}.")
+            raise ValueError(f"the pattern {pattern!r} has a field {{{field}}}, not one like {{speaker}}.")
         if field in fields:
             expression.append(f"(?P={field})")
         elif field:
@@ -108,7 +110,7 @@ def compile_pattern(pattern):
         elif star:
             expression.append("[^/]*")
         elif set("{}") & set(literal):
-            raise ValueError(f"the pattern {pattern!r} has a brace that is not part of a field such as {{speaker}}.")
+            raise ValueError(f"the pattern {pattern!r} has a brace outside a field such as {{speaker}}.")
         else:
             expression.append(re.escape(literal))
     if "speaker" not in fields:
@@ -126,16 +128,16 @@ def _check_ids(table, folder, pattern):
     for column in ID_COLUMNS:
         for value in table[column].unique():
             if not value.isprintable() or value != value.strip():
-                raise ValueError(f"{column} {value!r} in {folder} has spaces around it or characters that cannot be "
-                                 "printed. Rename that file or folder.")
+                raise ValueError(f"{column} {value!r} in {folder} has spaces around it or characters that "
+                                 "cannot be printed. Rename that file or folder.")
+    speaker, first = table["speaker"].iloc[0], Path(table["path"].iloc[0]).relative_to(folder)
+    if table["speaker"].nunique() == 1:
+        raise ValueError(f"the {len(table)} audio files in {folder} are all of one speaker, {speaker!r}, "
+                         f"under the pattern {pattern!r} (such as {first}); expected several. Give the "
+                         "pattern that tells the speakers apart, or the folder that holds all of them.")
     twice = table[table.duplicated(ID_COLUMNS, keep=False)]
     if len(twice):
-        first, second = twice["path"].iloc[:2]
-        raise ValueError(f"{first} and {second} are both utterance {twice['utterance'].iloc[0]!r} of speaker "
-                         f"{twice['speaker'].iloc[0]!r}: {len(twice)} of {len(table)} files share their names under "
-                         f"the pattern {pattern!r}. Put a field for what tells them apart into the pattern.")
-    if table["speaker"].nunique() == 1:
-        raise ValueError(f"the {len(table)} audio files in {folder} are all of one speaker, "
-                         f"{table['speaker'].iloc[0]!r}, under the pattern {pattern!r} (such as "
-                         f"{Path(table['path'].iloc[0]).relative_to(folder)}); expected several. Give the pattern "
-                         "that tells the speakers apart, or the folder that holds all of them.")
+        speaker, _, utterance, path = twice.iloc[0]
+        raise ValueError(f"{path} and {twice['path'].iloc[1]} are both utterance {utterance!r} of speaker "
+                         f"{speaker!r}: {len(twice)} of {len(table)} files share their names under the "
+                         f"pattern {pattern!r}. Put a field for what tells them apart into the pattern.")

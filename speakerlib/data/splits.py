@@ -10,14 +10,14 @@ VALIDATION_SHARE, TEST_SHARE = 0.1, 0.3  # of the speakers
 def assign_splits(table, seed=0, split_file=None):
     """Split of each row of a corpus table, by its speaker alone.
 
-    From split_file, a csv with the columns speaker and split, when given; otherwise drawn by `seed`: 60 % of the
-    speakers train, 10 % validation, 30 % test, at least two of each from six speakers on. Raises ValueError for
-    fewer than three speakers, and for a file that leaves a speaker out or leaves a split empty.
+    From split_file, a csv with the columns speaker and split, when given; otherwise drawn by `seed`: 60 % of
+    the speakers train, 10 % validation, 30 % test, at least two of each from six speakers on.
+    Raises ValueError for fewer than three speakers, and for a file that lacks one or leaves a split empty.
     """
     speakers = sorted(table["speaker"].unique())
     if len(speakers) < len(SPLITS):
-        raise ValueError(f"{len(speakers)} speakers cannot be divided into {', '.join(SPLITS)}: expected at least "
-                         f"{len(SPLITS)}, and 6 for two of each.")
+        raise ValueError(f"{len(speakers)} speakers cannot be divided into {', '.join(SPLITS)}: expected at "
+                         f"least {len(SPLITS)}, and 6 for two of each. Add speakers.")
     chosen = _draw_splits(speakers, seed) if split_file is None else _read_splits(split_file, speakers)
     return table["speaker"].map(chosen).astype("str").rename("split")
 
@@ -35,7 +35,7 @@ def _draw_splits(speakers, seed):
 def _read_splits(split_file, speakers):
     listed = pd.read_csv(split_file, dtype="str", keep_default_na=False)
     if not {"speaker", "split"} <= set(listed.columns):
-        raise ValueError(f"{split_file} has the columns {', '.join(listed.columns)}; expected speaker and split.")
+        raise ValueError(f"{split_file} has the columns {', '.join(listed)}; expected speaker and split.")
     wrong = listed[~listed["split"].isin(SPLITS)]
     if len(wrong):
         raise ValueError(f"{split_file} puts speaker {wrong['speaker'].iloc[0]!r} into split "
@@ -46,14 +46,14 @@ def _read_splits(split_file, speakers):
     chosen = dict(zip(listed["speaker"], listed["split"], strict=True))
     absent = [speaker for speaker in speakers if speaker not in chosen]
     if absent:
-        raise ValueError(f"{split_file} says nothing of {len(absent)} of the corpus' {len(speakers)} speakers, such as "
-                         f"{absent[0]!r}. Add them, or use another split file or corpus name.")
+        raise ValueError(f"{split_file} says nothing of {len(absent)} of the corpus' {len(speakers)} "
+                         f"speakers, such as {absent[0]!r}. Add them, or use another file or corpus name.")
     unknown = sorted(set(chosen) - set(speakers))
     if unknown:
-        print(f"{split_file} names {len(unknown)} speakers whom the corpus does not have, such as {unknown[0]!r}.")
+        print(f"{split_file} names {len(unknown)} speakers not in the corpus, such as {unknown[0]!r}.")
     empty = [name for name in SPLITS if name in set(chosen.values()) and
              not any(chosen[speaker] == name for speaker in speakers)]
     if empty:
         raise ValueError(f"{split_file} leaves {' and '.join(empty)} without speakers: {len(unknown)} of the "
-                         f"{len(chosen)} that it names are not in the corpus. Is it the split of another corpus?")
+                         f"{len(chosen)} it names are not in the corpus. Is it the split of another corpus?")
     return chosen
