@@ -1,4 +1,4 @@
-"""Where the workbook's files live, and how they are written so that an interruption never leaves half of one."""
+"""Where the workbook's files live, and how they are written so that a kill never leaves half of one."""
 
 import json
 import os
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
+_UMASK = os.umask(0)  # it can only be read by setting it, which is not safe once threads write
+os.umask(_UMASK)
 
 
 def project_folder():
@@ -25,8 +27,8 @@ def data_folder():
 def check_name(name, what):
     """Returns name if it is safe as one part of a path; ValueError otherwise."""
     if not _NAME.fullmatch(str(name)):
-        raise ValueError(f"{what} {name!r} cannot name a file: expected letters, digits, '.', '_', '-' or spaces, "
-                         "not starting with a dot. Rename it.")
+        raise ValueError(f"{what} {name!r} cannot name a file: expected letters, digits, '.', '_', '-' or "
+                         "spaces, starting with a letter, a digit or '_'. Rename it.")
     return str(name)
 
 
@@ -42,7 +44,7 @@ def atomic_path(path):
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_UMASK)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,8 +52,9 @@ def atomic_path(path):
 
 def write_json(path, record):
     """Writes a record (dicts, lists, numbers, strings) atomically."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path):
@@ -59,7 +62,7 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}). Delete it and rerun what makes it.") from error
+        raise ValueError(f"{path} is not JSON ({error}). Delete it and rerun what makes it.") from error
 
 
 def checksum(path, block=1 << 22):
@@ -104,11 +107,5 @@ def require_space(folder, num_bytes, what):
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        raise OSError(f"{what} needs {num_bytes / 1e9:.2f} GB in {folder}, which has {free / 1e9:.2f} GB free. "
+        raise OSError(f"{what} needs {num_bytes / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free. "
                       "Free some space, or set SPEAKERLIB_DATA to a folder on a larger disk.")
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
