@@ -62,11 +62,10 @@ def load_checkpoint(folder):
     path = Path(folder) / CHECKPOINT
     if not path.exists():
         return None
+    content = io.BytesIO(path.read_bytes())
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(content, map_location="cpu", weights_only=True)
         missing = {"settings", "step", "weights", "optimizer", "history"} - set(state)
-    except OSError:
-        raise
     except Exception as error:  # torch.load raises many kinds on a damaged or foreign file
         raise RuntimeError(_damaged(path, type(error).__name__)) from error
     if missing:

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from speakerlib.data.files import project_folder
+from speakerlib.models.encoders import build_encoder, count_parameters
+
+
+@pytest.mark.parametrize(("num_mels", "num_frames", "dim"), [(256, 301, 1024), (64, 151, 128), (64, 64, 64)])
+def test_embedding_sizes_and_the_134_688_parameters(num_mels, num_frames, dim):
+    encoder = build_encoder("conv6", num_mels, num_frames).eval()
+    assert count_parameters(encoder) == 134_688
+    assert encoder.dim == dim
+    with torch.no_grad():
+        assert encoder(torch.randn(2, 1, num_mels, num_frames)).shape == (2, dim)
+
+
+@pytest.mark.parametrize(("num_mels", "num_frames"), [(40, 151), (64, 63)])
+def test_a_front_end_too_small_is_refused_with_both_numbers(num_mels, num_frames):
+    numbers = f"at least 64 mels and 64 frames.*{num_mels} mels and {num_frames} frames"
+    with pytest.raises(ValueError, match=numbers):
+        build_encoder("conv6", num_mels, num_frames)
+
+
+def test_features_of_another_front_end_are_refused():
+    encoder = build_encoder("conv6", 64, 151)
+    with pytest.raises(ValueError, match=r"\(batch, 1, 64, 151\) and got \(2, 1, 256, 301\)"):
+        encoder(torch.randn(2, 1, 256, 301))
+
+
+def test_an_unknown_encoder_is_refused_with_the_known_names():
+    with pytest.raises(ValueError, match="'conv5'.*conv6"):
+        build_encoder("conv5", 64, 151)
+
+
+def test_blocks_can_be_run_by_hand_with_kept_pool_indices():
+    """What a decoder that mirrors the encoder needs: the same embedding, and where each maximum was."""
+    torch.manual_seed(0)
+    encoder = build_encoder("conv6", 64, 151).eval()
+    frames = values = torch.randn(2, 1, 64, 151)
+    with torch.no_grad():
+        for block in encoder.blocks:
+            before = block.relu(block.norm(block.conv(values)))
+            values, indices = F.max_pool2d(before, block.pool.kernel_size, return_indices=True)
+            restored = F.max_unpool2d(values, indices, 2, output_size=before.shape)
+            assert torch.equal(F.max_pool2d(restored, 2), values)
+        assert torch.equal(values.flatten(1), encoder(frames))
+
+
+def test_eval_mode_embeds_a_clip_alike_in_any_batch():
+    torch.manual_seed(0)
+    encoder, frames = build_encoder("conv6", 64, 64).eval(), torch.randn(5, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(encoder(frames)[:2], encoder(frames[:2]), atol=1e-5)
+
+
+def test_models_import_with_torch_alone():
+    code = ("import sys, speakerlib.models.encoders, speakerlib.models.objectives\n"
+            "print([m for m in ('pandas', 'librosa', 'soundfile', 'accelerate', 'speakerlib.data.files') "
+            "if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=project_folder(), capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
