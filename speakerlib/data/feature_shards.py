@@ -17,7 +17,8 @@ import torch
 from speakerlib.data import channels, files, front_ends
 
 FORMAT = 1  # of the folder; raise it when the bytes in it come to mean something else
-SHARD_BYTES = 128e6  # what a killed build loses at most
+SHARD_BYTES = 128e6  # what a killed build loses at most, of a corpus that fits in MAX_SHARDS of this size
+MAX_SHARDS = 256  # each holds a file descriptor while a store is open
 BATCH_SECONDS = 96  # of speech in work at once
 
 
@@ -27,7 +28,7 @@ def build_shards(folder, settings, corpus, segments, progress):
     frames = front_ends.num_frames(front_end, int(segments["length"].iloc[0]))
     dtype = str(front_ends.storage_dtype(front_end)).removeprefix("torch.")
     segment_bytes = frames * front_end.num_mels * np.dtype(dtype).itemsize
-    shard_segments = max(1, int(SHARD_BYTES // segment_bytes))
+    shard_segments = max(1, int(SHARD_BYTES // segment_bytes), -(-len(segments) // MAX_SHARDS))
     plan = settings_hash(settings, corpus.fingerprint, shard_segments)
 
     _say_if_outdated(folder, corpus)
@@ -86,12 +87,12 @@ def _full_disk_explained(folder):
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         kept = len(list(folder.glob("shard-*.json")))
         message = (f"the disk is full; {folder} keeps its {kept} finished shards. Free some space, or move the "
                    "data folder and set SPEAKERLIB_DATA, and run this again: it goes on")
-        raise OSError(errno.ENOSPC, message) from error
+        raise OSError(error.errno, message) from error
 
 
 def _say_if_outdated(folder, corpus):

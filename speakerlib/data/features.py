@@ -102,6 +102,9 @@ class FeatureStore:
         self.num_mels, self.num_frames = self.front_end.num_mels, index["num_frames"]
         self._index = index
 
+    def __reduce__(self):  # a worker process maps the shards anew
+        return FeatureStore.open, (self.folder,)
+
     def __len__(self):
         return self._index["num_segments"]
 
