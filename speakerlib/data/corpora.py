@@ -49,7 +49,9 @@ class Corpus:
 
 def find_corpus(name_or_folder):
     """The corpus that a user means by a name, or by a folder of audio, which is imported now."""
-    given = str(name_or_folder)
+    given = str(name_or_folder).strip()
+    if not given:
+        raise ValueError(f"no corpus is named: expected a name or a folder of audio. {_what_exists()}")
     if given in list_corpora():
         return open_corpus(given)
     folder = Path(given).expanduser()
@@ -171,13 +173,15 @@ def _unchanged(folder, record, source):
         return None
     name, earlier = record["name"], read_json(folder / "corpus.json")
     earlier.pop("waveforms", None)
+    before = (folder / earlier.get("source", "")).resolve()
+    if before == source:  # synthetic speech stays synthetic, however it is imported again
+        record["synthetic"] |= earlier.get("synthetic", False)
     if earlier == record:
         try:
             return open_corpus(name)
         except (OSError, RuntimeError, ValueError) as error:
             print(f"corpus {name!r} is damaged and is imported again: {error}")
             return None
-    before = (folder / earlier.get("source", "")).resolve()
     if before != source and before.is_dir():
         raise ValueError(f"corpus {name!r} was imported from {before}, not from {source}. Import this one "
                          f"under another name, or delete {folder} first.")

@@ -99,7 +99,7 @@ def infer_pattern(paths, folder="the folder"):
 def compile_pattern(pattern):
     """(regular expression for a whole path, names of the fields in order); ValueError without {speaker}."""
     fields, expression = [], []
-    for field, star, literal in re.findall(r"\{(\w*)\}|(\*+)|([^{*]+|\{)", pattern.strip("/")):
+    for field, star, literal in re.findall(r"\{(\w+)\}|(\*+)|([^{*]+|\{)", pattern.strip("/")):
         if field and not field.isidentifier():
             raise ValueError(f"the pattern {pattern!r} has a field {{{field}}}, not one like {{speaker}}.")
         if field in fields:
