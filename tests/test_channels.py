@@ -1,0 +1,156 @@
+"""Channels: a function of the clip's seed alone, with the ranges that the module states."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speakerlib.data import channels
+from speakerlib.data.channels import apply_channels, clip_seeds
+
+
+def noise(num_clips, num_samples, seed=0):
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(0.05 * random.standard_normal((num_clips, num_samples)).astype(np.float32))
+
+
+def parts(waveforms, seeds):
+    """The speech and the noise of the result: turn the sign of the input, and only the speech turns with it."""
+    plus, minus = apply_channels(waveforms, seeds), apply_channels(-waveforms, seeds)
+    return (plus - minus) / 2, (plus + minus) / 2
+
+
+def power_spectrum(waveforms, points):
+    """Mean power (clips, points) in a third of an octave about each frequency in Hz."""
+    power = torch.fft.rfft(waveforms).abs().square()
+    frequencies = torch.fft.rfftfreq(waveforms.shape[1], 1 / 16000)
+    bands = [(frequencies > point * 2 ** (-1 / 6)) & (frequencies < point * 2 ** (1 / 6)) for point in points]
+    return torch.stack([power[:, band].mean(dim=1) for band in bands], dim=1)
+
+
+def rms(waveforms):
+    return waveforms.square().mean(dim=1).sqrt()
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(6)), size=st.integers(1, 6), base=st.integers(0, 2 ** 64 - 7))
+def test_a_clip_depends_on_its_seed_and_not_on_its_batch(order, size, base):
+    waveforms, seeds = noise(6, 8000), [base + clip for clip in range(6)]
+    whole = apply_channels(waveforms, seeds)
+    chosen = order[:size]
+    part = apply_channels(waveforms[chosen], [seeds[clip] for clip in chosen])
+    assert (part - whole[chosen]).abs().max() < 1e-6
+
+
+def test_the_same_seed_is_the_same_channel_and_another_is_another():
+    waveforms = noise(1, 16000).repeat(3, 1)
+    first, again, other = apply_channels(waveforms, [(5, 1), (5, 1), (5, 2)])
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 0.005
+    assert torch.equal(waveforms, noise(1, 16000).repeat(3, 1))  # the input stays as it was
+
+
+def test_the_level_stays():
+    waveforms = noise(40, 16000) * torch.linspace(0.01, 1, 40)[:, None]
+    changed = apply_channels(waveforms, range(40))
+    np.testing.assert_allclose(rms(changed), rms(waveforms), rtol=1e-4)
+
+
+def test_loud_clips_are_clipped_to_full_scale():
+    square = torch.sign(noise(8, 8000))
+    assert apply_channels(square, range(8)).abs().max() == 1
+
+
+def test_silence_stays_silence():
+    waveforms = noise(2, 8000)
+    waveforms[0] = 0
+    changed = apply_channels(waveforms, [3, 4])
+    assert torch.equal(changed[0], torch.zeros(8000))
+    assert torch.isfinite(changed).all()
+    assert torch.isfinite(apply_channels(torch.full((1, 8000), 1e-25), [3])).all()
+
+
+def test_the_signal_to_noise_ratio_fills_its_range():
+    speech, hum = parts(noise(200, 16000), range(200))
+    ratio = 20 * torch.log10(rms(speech) / rms(hum))
+    low, high = channels.SNR_DB
+    assert low - 0.3 < ratio.min() < low + 1
+    assert high - 1 < ratio.max() < high + 0.3
+
+
+def test_the_cut_offs_are_half_power_points(monkeypatch):
+    monkeypatch.setattr(channels, "LOW_CUT_HZ", (200.0, 200.0))
+    monkeypatch.setattr(channels, "HIGH_CUT_HZ", (4000.0, 4000.0))
+    monkeypatch.setattr(channels, "EQUALISER_DB", (0.0, 0.0))
+    waveforms = noise(20, 48000)
+    speech, _ = parts(waveforms, range(20))
+    gain = (power_spectrum(speech, points := [100, 200, 1000, 4000, 8000])
+            / power_spectrum(waveforms, points)).mean(dim=0)
+    decibels = 10 * torch.log10(gain / gain[2])
+    np.testing.assert_allclose(decibels[[1, 3]], -3.0, atol=0.6)
+    assert decibels[0] < -20  # an octave further, with 24 dB an octave
+    assert decibels[4] < -20
+
+
+@pytest.mark.parametrize("exponent", [0.0, 2.0])
+def test_the_noise_is_white_to_brown(monkeypatch, exponent):
+    monkeypatch.setattr(channels, "LOW_CUT_HZ", (50.0, 50.0))
+    monkeypatch.setattr(channels, "HIGH_CUT_HZ", (7500.0, 7500.0))
+    monkeypatch.setattr(channels, "NOISE_EXPONENT", (exponent, exponent))
+    _, hum = parts(noise(20, 48000), range(20))
+    power = power_spectrum(hum, [200, 400, 800, 1600, 3200]).mean(dim=0)
+    steps = 10 * torch.log10(power[1:] / power[:-1])  # dB an octave
+    np.testing.assert_allclose(steps, -10 * np.log10(2) * exponent, atol=0.7)
+
+
+def test_the_equaliser_is_within_its_range_and_smooth(monkeypatch):
+    monkeypatch.setattr(channels, "LOW_CUT_HZ", (1.0, 1.0))
+    monkeypatch.setattr(channels, "HIGH_CUT_HZ", (1e6, 1e6))
+    waveforms = noise(100, 48000)
+    speech, _ = parts(waveforms, range(100))
+    points = np.geomspace(150, 6000, 60)
+    decibels = 10 * torch.log10(power_spectrum(speech, points) / power_spectrum(waveforms, points))
+    low, high = channels.EQUALISER_DB
+    spread = decibels.amax(dim=1) - decibels.amin(dim=1)
+    assert spread.max() < high - low + 1
+    assert spread.median() > 10  # strong: what a fixed microphone leaves is a few dB
+    assert (decibels[:, 1:] - decibels[:, :-1]).abs().max() < 4  # a tenth of an octave
+
+
+def test_another_length_of_clip_goes_through_the_same_equaliser_and_band():
+    waveforms = noise(10, 48000)
+    points = np.geomspace(300, 6000, 8)
+    gains = []
+    for clips in (waveforms, waveforms[:, :32000]):
+        speech, _ = parts(clips, range(10))
+        decibels = 10 * torch.log10(power_spectrum(speech, points) / power_spectrum(clips, points))
+        gains.append(decibels - decibels.mean(dim=1, keepdim=True))
+    assert (gains[0] - gains[1]).abs().max() < 1
+
+
+def test_the_end_of_a_clip_does_not_ring_at_its_start():
+    click = torch.zeros(8, 16000)
+    click[:, -40:] = 0.5
+    speech, _ = parts(click, range(8))
+    assert (rms(speech[:, :4000]) < 0.01 * rms(speech)).all()
+
+
+PINNED = [12993351674515173776, 6125132758295798323, 11164886133610455657]
+
+
+def test_clip_seeds_are_the_same_on_every_machine():
+    keys = [("speaker/session/0001", 0), ("speaker/session/0001", 24000), ("speaker/session/0002", 0)]
+    seeds = clip_seeds(0, keys)
+    assert seeds.dtype == np.uint64
+    assert seeds.tolist() == PINNED
+    assert clip_seeds(0, reversed(keys)).tolist() == PINNED[::-1]
+    assert clip_seeds(np.int64(0), [(keys[1][0], np.int64(24000))]).tolist() == PINNED[1:2]
+    assert not set(clip_seeds(1, keys).tolist()) & set(PINNED)
+
+
+def test_an_unknown_family_and_too_few_seeds_are_refused():
+    with pytest.raises(ValueError, match=r"'III' is not known; expected one of \['I'\]"):
+        apply_channels(noise(1, 8000), [0], family="III")
+    with pytest.raises(ValueError, match=r"\(2, 8000\) and 1 seeds"):
+        apply_channels(noise(2, 8000), [0])
