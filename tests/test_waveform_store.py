@@ -140,6 +140,19 @@ def test_only_what_changed_is_decoded_again(files, tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "store").glob("shard*.int16")} == {"shard-00000.int16"}
 
 
+def test_a_rebuild_that_was_cut_short_is_not_read_as_the_old_store(files, tmp_path, monkeypatch):
+    build(files, tmp_path / "store", shard_utterances=6)
+    for number in (0, 6):
+        write_audio(files[number], noise(8000, 99))
+    original = waveform_store.build_shard
+    monkeypatch.setattr(waveform_store, "build_shard",
+                        lambda folder, number, *rest: 1 / 0 if number else original(folder, number, *rest))
+    with pytest.raises(ZeroDivisionError):
+        build(files, tmp_path / "store", shard_utterances=6)
+    with pytest.raises(FileNotFoundError, match="no finished waveform store"):
+        WaveformStore.open(tmp_path / "store")
+
+
 @pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
 def test_a_torn_shard_is_named_when_opened_and_rebuilt_alone(files, tmp_path, harm):
     folder = tmp_path / "store"
