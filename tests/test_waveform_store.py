@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_keeps_the_finished_shards(files, tmp_path, monkeyp
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="shard 2 of 3 was written. 1 finished ones are kept") as caught:
+    with pytest.raises(OSError, match="shard 2 of 3 was written. Finished and kept: 1") as caught:
         build(files, tmp_path / "store", shard_utterances=4)
     assert caught.value.errno == errno.ENOSPC
     assert set(content(tmp_path / "store")) == {"shard-00000.int16", "shard-00000.json"}

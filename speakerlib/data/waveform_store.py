@@ -142,7 +142,7 @@ def _explain_full_disk(folder, number, records):
             raise
         kept = sum(record is not None for record in records)
         raise OSError(error.errno, f"the disk filled up while waveform shard {number + 1} of {len(records)} "
-                      f"was written. {kept} finished ones are kept. Free some space and run this again: it "
+                      f"was written. Finished and kept: {kept}. Free some space and run this again: it "
                       "goes on from there", str(folder)) from error
 
 
