@@ -191,6 +191,17 @@ def test_a_complete_training_is_not_run_again_but_can_be_made_longer(tmp_path, o
     pd.testing.assert_frame_equal(longer, run(tmp_path / "once", num_train_iterations=24), check_exact=True)
 
 
+def test_files_that_repeat_the_checkpoint_are_made_again(tmp_path):
+    """A process killed just after its checkpoint leaves them old or absent."""
+    run(tmp_path)
+    expected = left_in(tmp_path)
+    (tmp_path / "last.safetensors").unlink()
+    (tmp_path / "best.safetensors").unlink()
+    (tmp_path / "metrics.csv").write_text("step\n")
+    run(tmp_path)
+    assert_same(left_in(tmp_path), expected)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(learning_rate=0.02), r"learning_rate=0.02 asked, 0.01 there"),
     (dict(test_interval=6), r"test_interval=6 asked, 4 there"),
@@ -258,8 +269,8 @@ def test_validation_is_in_eval_mode_and_training_goes_on_in_train_mode(tmp_path)
             return function(model, *arguments)
         return noting
 
-    run(tmp_path, loss=note("train", compute_loss), validate=note("validate", validate), test_interval=1,
-        num_train_iterations=2)
+    run(tmp_path, tiny_encoder().eval(), note("train", compute_loss), validate=note("validate", validate),
+        test_interval=1, num_train_iterations=2)
     assert modes == [("train", True, True), ("validate", False, False)] * 2
 
 

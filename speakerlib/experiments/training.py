@@ -159,7 +159,6 @@ def _accelerated(model, settings, state):
         yield accelerator, optimizer
     finally:
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        model.__dict__.pop("forward", None)  # what unwrapping leaves behind hides the class' own
 
 
 @contextmanager
