@@ -88,7 +88,10 @@ def start_run(notebook, settings, corpus=None):
 
 
 def read_runs(notebook=None):
-    """Every complete run as one row: notebook, run, folder, its parameters, corpus facts, result, time and memory."""
+    """Every complete run as one row: notebook, run, folder, its parameters, corpus facts, result, time and memory.
+
+    The column `record` holds the whole of run.json.
+    """
     import pandas as pd
 
     rows = []
@@ -97,7 +100,7 @@ def read_runs(notebook=None):
         if record.get("status") != "complete":
             continue
         facts = {key: value for key, value in record.items() if key not in ("parameters", "corpus", "versions", "machine")}
-        rows.append({**record["parameters"], **facts, "folder": path.parent,
+        rows.append({**record["parameters"], **facts, "folder": path.parent, "record": record,
                      "synthetic": (record.get("corpus") or {}).get("synthetic"),
                      "corpus_fingerprint": (record.get("corpus") or {}).get("fingerprint")})
     return pd.DataFrame(rows)
@@ -111,7 +114,7 @@ def read_results(notebook, corpus=None):
     """
     import pandas as pd
 
-    rows = [{**{key: value for key, value in run.items() if key != "result"}, "trained_num_way": run.get("num_way"),
+    rows = [{**{key: value for key, value in run.items() if key not in ("result", "record")}, "trained_num_way": run.get("num_way"),
              "trained_num_support": run.get("num_support"), **row}
             for run in read_runs(notebook).to_dict("records") if corpus in (None, run["corpus"]) for row in run["result"]]
     if not rows:
@@ -142,7 +145,7 @@ def _commit():
         return subprocess.run(["git", *arguments], cwd=project_folder(), capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "speakerlib") else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", "speakerlib") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

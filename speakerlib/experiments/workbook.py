@@ -1,10 +1,13 @@
 """Runs notebooks headlessly through papermill: one of them, or the whole workbook in order."""
 
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+
+from traitlets.config import Config
 
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.files import data_folder
@@ -21,6 +24,8 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
     ("08_result_tables", {}),
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
+
+_OVER_SOCKETS = Config({"KernelManager": {"transport": "ipc"}})  # files of this user, not open ports
 
 
 def run_workbook(corpus="demo", force=False):
@@ -70,17 +75,19 @@ def _execute(notebook, parameters, folder, title):
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = notebook_path(notebook)
-    cells = len(nbformat.read(source, as_version=4).cells)
+    cells = 1 + sum(cell.cell_type == "code" for cell in nbformat.read(source, as_version=4).cells)  # papermill adds one
     output = folder / ".executing.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     finished = threading.Event()
-    with tqdm(total=cells, desc=title, unit="cell", mininterval=0.5, bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells "
-              "[{elapsed}{postfix}]") as bar:
-        watcher = threading.Thread(target=_watch_training, args=(bar, folder, finished), daemon=True)
+    seconds = 1.0 if sys.stderr.isatty() else 15.0  # a log file gets a line now and then
+    with tqdm(total=cells, desc=title, mininterval=seconds,
+              bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]") as bar:
+        watcher = threading.Thread(target=_watch_training, args=(bar, folder, seconds, finished), daemon=True)
         watcher.start()
         try:
             papermill.execute_notebook(source, output, parameters=parameters, kernel_name="python3", cwd=source.parent,
-                                       progress_bar=False, on_cell_executed=lambda **_: bar.update())
+                                       progress_bar=False, config=_OVER_SOCKETS,
+                                       on_cell_executed=lambda **_: bar.update())
         except PapermillExecutionError as error:
             failed = output.replace(folder / "failed.ipynb")
             raise RuntimeError(f"{notebook} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
@@ -88,15 +95,14 @@ def _execute(notebook, parameters, folder, title):
         finally:
             finished.set()
             watcher.join()
-        bar.update(cells - bar.n)
     (folder / "failed.ipynb").unlink(missing_ok=True)
     output.replace(folder / "executed.ipynb")
 
 
-def _watch_training(bar, folder, finished):
+def _watch_training(bar, folder, seconds, finished):
     """Shows the last step that a training notebook wrote to its metrics."""
     metrics, started = folder / "metrics.csv", time.time()
-    while not finished.wait(1.0):
+    while not finished.wait(seconds):
         if metrics.exists() and metrics.stat().st_mtime > started:
             bar.set_postfix_str(f"step {metrics.read_text().splitlines()[-1].split(',')[0]}", refresh=False)
         bar.refresh()

@@ -1,0 +1,35 @@
+"""Copies what the README shows of a corpus into figures/: pictures, tables, and the run records behind them."""
+
+import shutil
+
+from speakerlib.data.files import atomic_path, check_name, project_folder, write_json
+from speakerlib.experiments.records import read_runs
+
+
+def publish(corpus):
+    """Fills figures/<corpus>/ from the complete runs on that corpus; returns the folder.
+
+    Pictures of chapter 05 are those of the 5-way 5-shot runs. records/ holds the run.json of every run, so that
+    each number can be traced. FileNotFoundError if chapter 08 has not been run on the corpus.
+    """
+    runs = read_runs()
+    runs = runs[runs["corpus"] == corpus] if len(runs) else runs
+    if len(runs) == 0 or "08_result_tables" not in set(runs["notebook"]):
+        raise FileNotFoundError(f"no tables of corpus {corpus!r} yet. Make them: make run CORPUS={corpus}")
+    folder = project_folder() / "figures" / check_name(corpus, "corpus")
+    shutil.rmtree(folder, ignore_errors=True)
+    for run in runs.to_dict("records"):
+        write_json(folder / "records" / f"{run['notebook']}_{run['run']}.json", run["record"])
+        if run["notebook"].startswith("05") and (run["num_way"], run["num_support"]) != (5, 5):
+            continue
+        prefix = f"{run['notebook'][:2]}_" + (f"{run['front_end']}_" if run["notebook"].startswith("05") else "")
+        for picture in sorted((run["folder"] / "figures").glob("*.png")):
+            _copy(picture, folder / f"{prefix}{picture.name}")
+        if (run["folder"] / "tables.md").exists():
+            _copy(run["folder"] / "tables.md", folder / "tables.md")
+    return folder
+
+
+def _copy(source, target):
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)

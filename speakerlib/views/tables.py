@@ -1,0 +1,64 @@
+"""Tables of results as pictures and as text that reads well."""
+
+import matplotlib
+import numpy as np
+
+from speakerlib.views.style import new_figure
+
+_SHADES = "Blues"
+
+
+def accuracy_heatmap(table, half_width=None, title=None, vmin=0.0, vmax=1.0, axis=None):
+    """Accuracies of the N-way K-shot cells as a heat map: rows are shots (index), columns ways.
+
+    table: DataFrame of accuracies in 0..1, index num_support, columns num_way; NaN reads "not run".
+    half_width: like table, half of the 95 % interval. vmin, vmax: the accuracies at the ends of the shading: give
+    two maps that are compared the same ones. Returns the figure.
+    """
+    if axis is None:
+        figure, axis = new_figure(1.5 * len(table.columns) + 1.8, 0.85 * len(table) + 1.3)
+    values = table.to_numpy(dtype=float)
+    shading = matplotlib.colors.Normalize(vmin, vmax)
+    axis.imshow(values, cmap=_SHADES, norm=shading, aspect="auto")
+    for row, column in np.ndindex(values.shape):
+        width = None if half_width is None else float(half_width.to_numpy()[row, column])
+        axis.text(column, row, _cell(values[row, column], width), ha="center", va="center", fontsize=12,
+                  color="white" if shading(values[row, column]) > 0.6 else "black")
+    axis.set_xticks(range(len(table.columns)), [f"{way}-way" for way in table.columns])
+    axis.set_yticks(range(len(table.index)), [f"{shot}-shot" for shot in table.index])
+    axis.tick_params(length=0)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    axis.set_title(title or "Accuracy, %")
+    return axis.figure
+
+
+def style_table(table, caption=None, bold=None):
+    """A DataFrame of ready strings such as "91.7 ± 0.2" as a pandas Styler: caption above, cells to the right.
+
+    bold: a function of (row label, column label) that says which cells stand out.
+    """
+    styler = table.style.set_properties(**{"text-align": "right", "padding": "0.25em 0.9em"})
+    styler = styler.set_table_styles([
+        {"selector": "th", "props": "text-align: right; padding: 0.25em 0.9em;"},
+        {"selector": "th.row_heading", "props": "text-align: left;"},
+        {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold; padding: 0.4em 0;"},
+    ])
+    if bold is not None:
+        marks = [["font-weight: bold" if bold(row, column) else "" for column in table.columns] for row in table.index]
+        frame = type(table)(marks, index=table.index, columns=table.columns)
+        styler = styler.apply(lambda _: frame, axis=None)
+    return styler.set_caption(caption) if caption else styler
+
+
+def percent(value, half_width=None):
+    """0.917, 0.002 -> "91.7 ± 0.2"; NaN -> "not run"."""
+    return _cell(value, half_width).replace("\n", " ")
+
+
+def _cell(value, half_width):
+    if not np.isfinite(value):
+        return "not run"
+    if half_width is None or not np.isfinite(half_width):
+        return f"{100 * value:.1f}"
+    return f"{100 * value:.1f}\n± {100 * half_width:.1f}"
