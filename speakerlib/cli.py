@@ -77,8 +77,8 @@ def build_parser():
     _add(commands, "doctor", doctor, "check the set-up, say what to do about what is wrong")
 
     sub = _add(commands, "demo", demo, "make the demo corpus of synthetic speech, and import it")
-    sub.add_argument("--speakers", type=int, default=120, metavar="N", help="how many (default: 120)")
-    sub.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes (default: 0)")
+    sub.add_argument("--speakers", type=int, metavar="N", help="how many; another number makes it again (default: 120)")
+    sub.add_argument("--seed", type=int, metavar="S", help="same seed, same bytes (default: 0)")
 
     sub = _add(commands, "import", import_folder, "make a corpus of a folder of speech", IMPORT_EXAMPLES)
     sub.add_argument("folder", help="the folder that holds the audio files")

@@ -97,6 +97,21 @@ def test_import_shows_the_summary_and_counts_what_it_left_out(pretend, capsys):
     assert "2 x truncated, such as a/1.wav (truncated: 1.2 of 3.4 s)" in said and "1 x silent" in said
 
 
+def test_demo_without_options_takes_the_demo_corpus_that_is_there(pretend, capsys):
+    calls = []
+
+    def demo_corpus(**kwargs):
+        calls.append(kwargs)
+        return corpus(synthetic=True)
+
+    pretend("speakerlib.data.demo_corpus", demo_corpus=demo_corpus)
+    pretend("speakerlib.data.corpora", summary=lambda corpus: corpus.table)
+    assert main(["demo"]) == 0
+    assert main(["demo", "--speakers", "6", "--seed", "3"]) == 0
+    assert calls == [{"num_speakers": None, "seed": None}, {"num_speakers": 6, "seed": 3}]
+    assert "synthetic speech" in capsys.readouterr().out
+
+
 def test_corpora_says_what_is_there_and_goes_on_after_a_broken_one(pretend, capsys):
     def open_corpus(name):
         if name == "torn":
