@@ -90,8 +90,8 @@ def _full_disk_explained(folder):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         kept = len(list(folder.glob("shard-*.json")))
-        message = (f"the disk is full; {folder} keeps its {kept} finished shards. Free some space, or move the "
-                   "data folder and set SPEAKERLIB_DATA, and run this again: it goes on")
+        message = (f"the disk is full; {folder} keeps its {kept} finished shards. Free some space, or move "
+                   "the data folder and set SPEAKERLIB_DATA, and run this again: it goes on")
         raise OSError(error.errno, message) from error
 
 
