@@ -155,7 +155,10 @@ def run(options):
     names = [name for name, _ in options.parameter]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"parameter given more than once: {', '.join(twice)}. Give each name one value.")
-    run_notebook(options.notebook, {name: parse_value(text) for name, text in options.parameter}, force=options.force)
+    parameters = {name: parse_value(text) for name, text in options.parameter}
+    folder, executed = run_notebook(options.notebook, parameters, force=options.force)
+    if executed:
+        print(f"The executed notebook and what it left: {folder}")
 
 
 def _add(commands, name, command, summary, epilog=None):

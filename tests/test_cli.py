@@ -56,13 +56,19 @@ def test_python_m_is_the_same_command():
     assert done.returncode == 2 and "usage: speakerlib" in done.stdout
 
 
-def test_run_hands_over_typed_parameters(pretend):
+def test_run_hands_over_typed_parameters(pretend, capsys):
     calls = []
-    pretend("speakerlib.experiments.workbook", run_notebook=lambda *args, **kwargs: calls.append((args, kwargs)))
+
+    def run_notebook(*args, **kwargs):
+        calls.append((args, kwargs))
+        return "data/runs/x", True
+
+    pretend("speakerlib.experiments.workbook", run_notebook=run_notebook)
     assert main(["run", "05_protonet_training", "-p", "num_way", "3", "-p", "learning_rate", "1e-3",
                  "-p", "corpus", "so762", "--force"]) == 0
     parameters = {"num_way": 3, "learning_rate": 0.001, "corpus": "so762"}
     assert calls == [(("05_protonet_training", parameters), {"force": True})]
+    assert "data/runs/x" in capsys.readouterr().out
 
 
 def test_a_parameter_given_twice_is_refused(pretend, capsys):
