@@ -16,7 +16,7 @@ def noise(num_clips, num_samples, seed=0):
 
 
 def parts(waveforms, seeds):
-    """The speech and the noise of the result: turn the sign of the input, and only the speech turns with it."""
+    """The speech and the noise of the result: turn the sign of the input, and only the speech turns."""
     plus, minus = apply_channels(waveforms, seeds), apply_channels(-waveforms, seeds)
     return (plus - minus) / 2, (plus + minus) / 2
 
