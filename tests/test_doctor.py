@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from speakerlib import doctor
+from speakerlib import doctor, installation
 from speakerlib.doctor import FAIL, OK, WARN
 
 
@@ -50,22 +50,22 @@ def test_the_status_and_a_line_a_check(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("version", "status"), [("3.10.4", FAIL), ("3.11.7", OK), ("3.13.0", WARN)])
 def test_python_version(monkeypatch, version, status):
-    monkeypatch.setattr(doctor.platform, "python_version_tuple", lambda: version.split("."))
-    assert doctor.check_python()[0] == status
+    monkeypatch.setattr(installation.platform, "python_version_tuple", lambda: version.split("."))
+    assert installation.check_python()[0] == status
 
 
 def test_other_versions_than_the_pins_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor.files, "project_folder", lambda: tmp_path)
     (tmp_path / "constraints.txt").write_text("# pins\npytest==0.0.1\nno-such-package==1.0\n")
-    status, text, advice = doctor.check_packages()
+    status, text, advice = installation.check_packages()
     assert status == WARN and "0.0.1" in text and "no-such-package" in text and "constraints.txt" in advice
     (tmp_path / "constraints.txt").write_text(f"pytest=={pytest.__version__}\n")
-    assert doctor.check_packages()[0] == OK
+    assert installation.check_packages()[0] == OK
 
 
 def test_torch_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    status, text, advice = doctor.check_torch()
+    status, text, advice = installation.check_torch()
     assert status == FAIL and "torch" in text and "constraints.txt" in advice
 
 
@@ -75,15 +75,15 @@ def test_torchaudio_linked_against_cuda_is_named_with_the_command_that_mends_it(
         "except OSError as error: raise OSError('Could not load this library') from error\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "torchaudio", raising=False)
-    status, text, advice = doctor.check_torchaudio()
+    status, text, advice = installation.check_torchaudio()
     assert status == FAIL and "libc10_cuda.so" in text and "CUDA" in text
     assert advice.endswith("-m speakerlib.setup_torchaudio")
 
 
 def test_torchaudio_that_is_missing_is_another_case(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchaudio", None)
-    status, _, advice = doctor.check_torchaudio()
-    assert status == FAIL and advice == doctor.REINSTALL
+    status, _, advice = installation.check_torchaudio()
+    assert status == FAIL and advice == installation.REINSTALL
 
 
 def test_a_gpu_that_torch_cannot_use(monkeypatch):
@@ -91,28 +91,28 @@ def test_a_gpu_that_torch_cannot_use(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(doctor, "_nvidia_cards", lambda: "Pretended 9000")
-    status, text, _ = doctor.check_gpu()
+    monkeypatch.setattr(installation, "_nvidia_cards", lambda: "Pretended 9000")
+    status, text, _ = installation.check_gpu()
     assert status == WARN and "Pretended 9000" in text
-    monkeypatch.setattr(doctor, "_nvidia_cards", str)
-    assert doctor.check_gpu()[0] == OK  # no GPU at all is no fault
+    monkeypatch.setattr(installation, "_nvidia_cards", str)
+    assert installation.check_gpu()[0] == OK  # no GPU at all is no fault
 
 
 def test_voices_that_are_missing_or_dumb(pretend):
     import numpy as np
 
     pretend("speakerlib.data.espeak", espeak_version=raises(RuntimeError("not installed")), synthesise=None)
-    status, text, advice = doctor.check_voices()
+    status, text, advice = installation.check_voices()
     assert status == FAIL and "not installed" in text and "[demo]" in advice
     pretend("speakerlib.data.espeak", espeak_version=lambda: "1", synthesise=lambda text: (np.zeros(9, np.int16), 9))
-    assert doctor.check_voices()[0] == FAIL
+    assert installation.check_voices()[0] == FAIL
 
 
 def test_a_format_that_cannot_be_decoded_is_named(monkeypatch):
     import av
 
     monkeypatch.setattr(av, "open", raises(OSError("no FFmpeg")))
-    status, text, advice = doctor.check_decoding()
+    status, text, advice = installation.check_decoding()
     assert status == FAIL and ".m4a (no FFmpeg)" in text and ".flac" not in text and "av" in advice
 
 
