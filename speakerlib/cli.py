@@ -100,6 +100,9 @@ def build_parser():
     sub.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                      help="a value for a name of the notebook's parameters cell; may be repeated")
     sub.add_argument("--force", action="store_true", help="execute again what is complete")
+
+    sub = _add(commands, "publish", publish, "copy a corpus' pictures, tables and run records to figures/<corpus>/")
+    sub.add_argument("--corpus", default="demo", metavar="NAME", help="whose complete runs (default: demo)")
     return parser
 
 
@@ -159,6 +162,12 @@ def run(options):
     folder, executed = run_notebook(options.notebook, parameters, force=options.force)
     if executed:
         print(f"The executed notebook and what it left: {folder}")
+
+
+def publish(options):
+    from speakerlib.experiments.publication import publish as fill_figures
+
+    print(f"figures: {fill_figures(options.corpus)}")
 
 
 def _add(commands, name, command, summary, epilog=None):

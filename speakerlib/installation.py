@@ -90,7 +90,8 @@ def check_gpu():
     if cards := _nvidia_cards():
         reason = "is built without CUDA" if torch.version.cuda is None else f"(CUDA {torch.version.cuda}) cannot use it"
         return WARN, f"{cards} is there, but torch {torch.__version__} {reason}", (
-            f"install a build of this torch for the driver's CUDA, then: {python_command()} -m speakerlib.setup_torchaudio")
+            "install a build of this torch for the driver's CUDA, then: "
+            f"{python_command()} -m speakerlib.setup_torchaudio")
     return OK, "none: the demo and short trainings run on the CPU; full-size training wants a GPU", None
 
 

@@ -20,3 +20,8 @@ def so762():
     if not (SO762 / "speech").is_dir():
         pytest.skip(f"real speech is not at hand: {SO762} is absent")
     return SO762
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from speakerlib.data.episodes import RULES, EpisodeSampler, default_rule
 
 # a corpus: for each speaker, for each session, the number of segments of each utterance
-corpora = st.lists(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=5), min_size=1, max_size=4),
-                   min_size=2, max_size=12)
+corpora = st.lists(
+    st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=5), min_size=1, max_size=4), min_size=2, max_size=12
+)
 
 
 def table(speakers, first_id=0):
@@ -89,13 +90,18 @@ def test_speakers_that_cannot_fill_a_task_are_left_out():
 
 
 def test_too_small_a_split_says_both_numbers():
-    with pytest.raises(ValueError, match=r"num_way=10 needs 10 speakers with 5 support and 15 query segments \(20 in all\) "
-                                         r"that share no utterance; corpus 'x', split 'test' has 6 \(of 6 speakers\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"num_way=10 needs 10 speakers with 5 support and 15 query segments \(20 in all\) "
+        r"that share no utterance; corpus 'x', split 'test' has 6 \(of 6 speakers\)",
+    ):
         EpisodeSampler(regular(6), 10, 5, 15, "utterance", name="corpus 'x', split 'test'")
 
 
-@pytest.mark.parametrize("way, shot, query, rule", [(1, 1, 1, "segment"), (5, 0, 1, "segment"), (5, 1, -1, "segment"),
-                                                    (5, 1.5, 1, "segment"), (5, 1, 1, "video")])
+@pytest.mark.parametrize(
+    "way, shot, query, rule",
+    [(1, 1, 1, "segment"), (5, 0, 1, "segment"), (5, 1, -1, "segment"), (5, 1.5, 1, "segment"), (5, 1, 1, "video")],
+)
 def test_impossible_tasks_are_refused(way, shot, query, rule):
     with pytest.raises(ValueError, match="expected"):
         EpisodeSampler(regular(9), way, shot, query, rule)

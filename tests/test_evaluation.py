@@ -89,7 +89,7 @@ def test_transductive_accuracy_uses_the_statistics_of_the_task_and_forgets_them(
         with torch.no_grad():
             table = np.zeros((len(features.segments), fresh.dim))
             table[ids] = fresh(features.read(ids)).double().numpy()
-        one = type(episodes)(*(part[task:task + 1] for part in (episodes.speakers, episodes.support, episodes.query)))
+        one = type(episodes)(*(part[task : task + 1] for part in (episodes.speakers, episodes.support, episodes.query)))
         expected.append(reference_accuracy(table, one)[0])
     np.testing.assert_allclose(measured, expected, atol=1e-6)
     ids = np.arange(len(features.segments))

@@ -25,23 +25,34 @@ def test_every_notebook_speaks_the_one_vocabulary():
 
 
 def test_the_parameters_of_the_published_command_line_keep_their_names():
-    published = {"num_way", "num_support", "num_query", "learning_rate", "batch_size", "num_train_iterations",
-                 "test_interval", "print_interval"}
+    published = {
+        "num_way",
+        "num_support",
+        "num_query",
+        "learning_rate",
+        "batch_size",
+        "num_train_iterations",
+        "test_interval",
+        "print_interval",
+    }
     assert published <= set(notebook_parameters(PROTONET))
 
 
-@pytest.mark.parametrize("name, value, message", [
-    ("num_ways", 5, "no parameter 'num_ways'; did you mean 'num_way'"),
-    ("num_way", 0, "num_way=0: expected a whole number of at least 2"),
-    ("num_support", -1, "num_support=-1: expected a whole number of at least 1"),
-    ("num_way", "ten", "num_way='ten': expected a whole number"),
-    ("num_way", 2.5, "num_way=2.5: expected a whole number"),
-    ("num_support", True, "num_support=True: expected a whole number"),
-    ("learning_rate", 0, "learning_rate=0: expected a number greater than 0"),
-    ("learning_rate", float("nan"), "learning_rate=nan: expected a number"),
-    ("protocol", "as-published", "expected one of 'corrected', 'as_published'"),
-    ("corpus", " ", "expected some text"),
-])
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("num_ways", 5, "no parameter 'num_ways'; did you mean 'num_way'"),
+        ("num_way", 0, "num_way=0: expected a whole number of at least 2"),
+        ("num_support", -1, "num_support=-1: expected a whole number of at least 1"),
+        ("num_way", "ten", "num_way='ten': expected a whole number"),
+        ("num_way", 2.5, "num_way=2.5: expected a whole number"),
+        ("num_support", True, "num_support=True: expected a whole number"),
+        ("learning_rate", 0, "learning_rate=0: expected a number greater than 0"),
+        ("learning_rate", float("nan"), "learning_rate=nan: expected a number"),
+        ("protocol", "as-published", "expected one of 'corrected', 'as_published'"),
+        ("corpus", " ", "expected some text"),
+    ],
+)
 def test_a_wrong_parameter_says_what_was_expected(name, value, message):
     with pytest.raises(ValueError, match=message):
         check_parameters({name: value}, notebook_parameters(PROTONET), PROTONET)

@@ -14,8 +14,13 @@ PROTONET = "05_protonet_training"
 
 
 def fake_corpus(fingerprint="aaaa"):
-    table = pd.DataFrame({"speaker": ["a", "a", "b", "c"], "split": ["train", "train", "validation", "test"],
-                          "duration": [1800.0, 600.0, 600.0, 600.0]})
+    table = pd.DataFrame(
+        {
+            "speaker": ["a", "a", "b", "c"],
+            "split": ["train", "train", "validation", "test"],
+            "duration": [1800.0, 600.0, 600.0, 600.0],
+        }
+    )
     return SimpleNamespace(name="demo", fingerprint=fingerprint, synthetic=True, table=table, skipped=pd.DataFrame())
 
 
@@ -24,9 +29,24 @@ def settings(**changed):
 
 
 def cells(accuracy):
-    return [{"condition": condition, "num_way": way, "num_support": shot, "episode_rule": "session", "accuracy": accuracy,
-             "interval": 0.01, "low": accuracy - 0.02, "high": accuracy + 0.02, "tasks": 100, "speakers": 20, "reason": None}
-            for condition in ("recorded", "changed") for way in (3, 5, 10) for shot in (1, 5, 10)]
+    return [
+        {
+            "condition": condition,
+            "num_way": way,
+            "num_support": shot,
+            "episode_rule": "session",
+            "accuracy": accuracy,
+            "interval": 0.01,
+            "low": accuracy - 0.02,
+            "high": accuracy + 0.02,
+            "tasks": 100,
+            "speakers": 20,
+            "reason": None,
+        }
+        for condition in ("recorded", "changed")
+        for way in (3, 5, 10)
+        for shot in (1, 5, 10)
+    ]
 
 
 def finished(accuracy, **changed):
@@ -39,8 +59,11 @@ def test_a_run_is_found_again_by_its_parameters_and_corpus(data_folder):
     folder = run_folder(PROTONET, settings(), fake_corpus())
     assert folder.parent == data_folder / "runs" / PROTONET
     assert run_folder(PROTONET, settings(), fake_corpus()) == folder
-    others = {run_folder(PROTONET, settings(seed=1), fake_corpus()), run_folder(PROTONET, settings(num_way=3), fake_corpus()),
-              run_folder(PROTONET, settings(), fake_corpus("bbbb"))}
+    others = {
+        run_folder(PROTONET, settings(seed=1), fake_corpus()),
+        run_folder(PROTONET, settings(num_way=3), fake_corpus()),
+        run_folder(PROTONET, settings(), fake_corpus("bbbb")),
+    }
     assert len(others | {folder}) == 4
     assert "num_way-3" in run_folder(PROTONET, settings(num_way=3), fake_corpus()).name
 
@@ -84,7 +107,7 @@ def test_no_run_says_which_command_makes_one(data_folder):
 def test_a_torn_record_is_named(data_folder):
     run = finished(0.9)
     (run.folder / "run.json").write_text('{"notebook": ')
-    with pytest.raises(ValueError, match="run.json is not readable"):
+    with pytest.raises(ValueError, match="run.json is not"):
         read_runs(PROTONET)
 
 

@@ -21,7 +21,7 @@ from speakerlib.experiments.training import load_weights, train
 from speakerlib.models.objectives import prototypical_loss
 
 WAY, SUPPORT, QUERY, SIDE = 4, 2, 3, 6
-SETTINGS = dict(num_train_iterations=12, learning_rate=0.01, test_interval=4, print_interval=3)
+SETTINGS = {"num_train_iterations": 12, "learning_rate": 0.01, "test_interval": 4, "print_interval": 3}
 VALIDATION_STEPS = (10_001, 10_002)  # episodes that training never sees
 
 
@@ -203,11 +203,11 @@ def test_files_that_repeat_the_checkpoint_are_made_again(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(learning_rate=0.02), r"learning_rate=0.02 asked, 0.01 there"),
-    (dict(test_interval=6), r"test_interval=6 asked, 4 there"),
-    (dict(precision="bf16"), r"precision='bf16' asked, 'fp32' there"),
-    (dict(num_train_iterations=11), r"num_train_iterations=11, but .* is of step 12 already"),
-    (dict(model=tiny_encoder(width=4)), r"architecture: 0.weight: \(8, 1, 3, 3\) there, \(4, 1, 3, 3\) in"),
+    ({"learning_rate": 0.02}, r"learning_rate=0.02 asked, 0.01 there"),
+    ({"test_interval": 6}, r"test_interval=6 asked, 4 there"),
+    ({"precision": "bf16"}, r"precision='bf16' asked, 'fp32' there"),
+    ({"num_train_iterations": 11}, r"num_train_iterations=11, but .* is of step 12 already"),
+    ({"model": tiny_encoder(width=4)}, r"architecture: 0.weight: \(8, 1, 3, 3\) there, \(4, 1, 3, 3\) in"),
 ])
 def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, changes, message):
     run(tmp_path)

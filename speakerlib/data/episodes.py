@@ -79,8 +79,13 @@ class EpisodeSampler:
         owner = speaker[new]
         first_group = np.searchsorted(owner, np.arange(len(names)))
         num_groups = np.diff(np.r_[first_group, len(owner)])
-        support_groups = np.array([_support_groups(self.group_size[first:first + count], self.num_support, self.num_query)
-                                   for first, count in zip(first_group, num_groups)], dtype=np.int64)
+        support_groups = np.array(
+            [
+                _support_groups(self.group_size[first : first + count], self.num_support, self.num_query)
+                for first, count in zip(first_group, num_groups)
+            ],
+            dtype=np.int64,
+        )
         fits = np.flatnonzero(support_groups)
         self.first_group, self.num_groups = first_group[fits], num_groups[fits]
         self.support_groups, self.speakers = support_groups[fits], names[fits]
@@ -88,17 +93,21 @@ class EpisodeSampler:
     def _check_enough_speakers(self, segments, name):
         if len(self.speakers) < self.num_way:
             needed = self.num_support + self.num_query
+            fewer = f"num_way<={len(self.speakers)}, " if len(self.speakers) > 1 else ""
             raise ValueError(
                 f"num_way={self.num_way} needs {self.num_way} speakers with {self.num_support} support and "
                 f"{self.num_query} query segments ({needed} in all) that share no {self.rule}; {name} has "
-                f"{len(self.speakers)} (of {segments['speaker'].nunique()} speakers). Use num_way<={len(self.speakers)}, "
-                "fewer num_support + num_query, shorter segments, or another episode_rule.")
+                f"{len(self.speakers)} (of {segments['speaker'].nunique()} speakers). "
+                f"Use {fewer}fewer num_support + num_query, shorter segments, or another episode_rule."
+            )
 
     def _choose_speakers(self, tasks):
         """num_way distinct speakers a task, uniformly (Floyd's sampling, all tasks at once)."""
         total, chosen = len(self.speakers), np.empty((len(tasks), self.num_way), dtype=np.int64)
         for place, last in enumerate(range(total - self.num_way, total)):
-            draw = (_mix(tasks, np.uint64(self.seed), np.uint64(last), np.uint64(2)) % np.uint64(last + 1)).astype(np.int64)
+            draw = (_mix(tasks, np.uint64(self.seed), np.uint64(last), np.uint64(2)) % np.uint64(last + 1)).astype(
+                np.int64
+            )
             taken = (chosen[:, :place] == draw[:, None]).any(axis=1)
             chosen[:, place] = np.where(taken, last, draw)
         return chosen

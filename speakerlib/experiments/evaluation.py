@@ -15,8 +15,10 @@ def embed(encoder, features, segment_ids, batch_size=256):
     encoder.eval()
     try:
         with torch.inference_mode():
-            parts = [encoder(features.read(segment_ids[first:first + batch_size]).to(device)).float().cpu()
-                     for first in range(0, len(segment_ids), batch_size)]
+            parts = [
+                encoder(features.read(segment_ids[first : first + batch_size]).to(device)).float().cpu()
+                for first in range(0, len(segment_ids), batch_size)
+            ]
     finally:
         encoder.train(was_training)
     return torch.cat(parts)
@@ -30,8 +32,8 @@ def episode_accuracy(embeddings, segment_ids, episodes, tasks_at_once=50):
     """
     parts = []
     for first in range(0, len(episodes.support), tasks_at_once):
-        support = embeddings[np.searchsorted(segment_ids, episodes.support[first:first + tasks_at_once])]
-        query = embeddings[np.searchsorted(segment_ids, episodes.query[first:first + tasks_at_once])]
+        support = embeddings[np.searchsorted(segment_ids, episodes.support[first : first + tasks_at_once])]
+        query = embeddings[np.searchsorted(segment_ids, episodes.query[first : first + tasks_at_once])]
         parts.append(_fraction_correct(support, query))
     return torch.cat(parts).numpy()
 
@@ -47,8 +49,12 @@ def transductive_accuracy(encoder, features, episodes):
         for support, query in zip(episodes.support, episodes.query):
             ids = np.concatenate([support.ravel(), query.ravel()])
             embeddings = encoder(features.read(ids).to(device)).float().cpu()
-            parts.append(_fraction_correct(embeddings[:support.size].reshape(1, *support.shape, -1),
-                                           embeddings[support.size:].reshape(1, *query.shape, -1)))
+            parts.append(
+                _fraction_correct(
+                    embeddings[: support.size].reshape(1, *support.shape, -1),
+                    embeddings[support.size :].reshape(1, *query.shape, -1),
+                )
+            )
     return torch.cat(parts).numpy()
 
 
@@ -59,7 +65,7 @@ def interval_over_tasks(accuracy):
 
 
 def interval_as_published(accuracy, batch_size):
-    """Work A's formula: the spread of batch means over the root of the number of tasks. Too narrow by sqrt(batch_size)."""
+    """Work A's formula: spread of batch means over the root of the number of tasks; too narrow by sqrt(batch_size)."""
     tasks = accuracy.mean(axis=1)
     whole = len(tasks) // batch_size * batch_size
     if whole < 2 * batch_size:

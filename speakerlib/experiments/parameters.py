@@ -53,8 +53,9 @@ def notebook_path(notebook):
     path = folder / f"{str(notebook).removesuffix('.ipynb')}.ipynb"
     if path.parent != folder or not path.is_file():
         known = sorted(p.stem for p in folder.glob("*.ipynb"))
-        raise FileNotFoundError(f"there is no notebook {str(notebook)!r}{_nearest(path.stem, known)} "
-                                f"The notebooks are: {', '.join(known)}.")
+        raise FileNotFoundError(
+            f"there is no notebook {str(notebook)!r}{_nearest(path.stem, known)} The notebooks are: {', '.join(known)}."
+        )
     return path
 
 
@@ -91,8 +92,13 @@ def read_parameters(notebook, variables):
     are checked. Returns a namespace: settings.num_way, ...
     """
     known = notebook_parameters(notebook)
-    plain = {name: value for name, value in variables.items() if not name.startswith("_")
-             and (value is None or isinstance(value, (bool, int, float, str, list, dict))) and name not in ("In", "Out")}
+    plain = {
+        name: value
+        for name, value in variables.items()
+        if not name.startswith("_")
+        and (value is None or isinstance(value, (bool, int, float, str, list, dict)))
+        and name not in ("In", "Out")
+    }
     if "settings" in variables:
         plain = {name: value for name, value in plain.items() if name in known}
     return SimpleNamespace(**check_parameters(plain, known, notebook))

@@ -61,9 +61,15 @@ class Experiment:
         """Episodes of one split; every purpose has its own list of tasks."""
         segments = self.recorded.segments
         segments = segments[segments["split"] == split]
-        return EpisodeSampler(segments, num_way, num_support, self.settings.num_query, self.rule,
-                              seed=3 * self.settings.seed + purpose, name=f"corpus {self.corpus.name!r}, split {split!r}, "
-                              f"in segments of {self.settings.segment_seconds} s,")
+        return EpisodeSampler(
+            segments,
+            num_way,
+            num_support,
+            self.settings.num_query,
+            self.rule,
+            seed=3 * self.settings.seed + purpose,
+            name=f"corpus {self.corpus.name!r}, split {split!r}, in segments of {self.settings.segment_seconds} s,",
+        )
 
 
 def open_experiment(settings):
@@ -91,15 +97,23 @@ def train_protonet(experiment, run, on_progress=None):
         ids = np.concatenate([episodes.support.ravel(), episodes.query.ravel()])
         device = next(model.parameters()).device
         embeddings = model(features.read(ids).to(device)).float()
-        support = embeddings[:episodes.support.size].reshape(*episodes.support.shape, -1)
-        query = embeddings[episodes.support.size:].reshape(*episodes.query.shape, -1)
+        support = embeddings[: episodes.support.size].reshape(*episodes.support.shape, -1)
+        query = embeddings[episodes.support.size :].reshape(*episodes.query.shape, -1)
         loss, accuracy, support_accuracy = prototypical_loss(support, query)
         return loss, {"training_accuracy": accuracy, "support_accuracy": support_accuracy}
 
     try:
-        history = train(encoder, compute_loss, folder=run.folder, num_train_iterations=settings.num_train_iterations,
-                        learning_rate=settings.learning_rate, test_interval=settings.test_interval,
-                        print_interval=settings.print_interval, validate=_validation(experiment), on_progress=on_progress)
+        history = train(
+            encoder,
+            compute_loss,
+            folder=run.folder,
+            num_train_iterations=settings.num_train_iterations,
+            learning_rate=settings.learning_rate,
+            test_interval=settings.test_interval,
+            print_interval=settings.print_interval,
+            validate=_validation(experiment),
+            on_progress=on_progress,
+        )
     except KeyboardInterrupt:
         run.pause()
         raise
@@ -133,7 +147,11 @@ def nine_cells(experiment, encoder, run, progress=True):
 def test_embeddings(experiment, encoder, condition="recorded", segments_per_speaker=20):
     """Embeddings of some segments of each test speaker: ((n, dim) array, speaker of each)."""
     features = experiment.features(condition)
-    chosen = features.segments[features.segments["split"] == "test"].groupby("speaker", observed=True).head(segments_per_speaker)
+    chosen = (
+        features.segments[features.segments["split"] == "test"]
+        .groupby("speaker", observed=True)
+        .head(segments_per_speaker)
+    )
     return embed(encoder, features, chosen.index.to_numpy()).numpy(), chosen["speaker"].to_numpy()
 
 
@@ -147,8 +165,14 @@ def _accuracy_of(experiment, encoder, features, transductive):
 
 
 def _cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of):
-    row = {"condition": condition, "num_way": num_way, "num_support": num_support, "episode_rule": experiment.rule,
-           "accuracy": None, "reason": None}
+    row = {
+        "condition": condition,
+        "num_way": num_way,
+        "num_support": num_support,
+        "episode_rule": experiment.rule,
+        "accuracy": None,
+        "reason": None,
+    }
     try:
         sampler = experiment.sampler("test", num_way, num_support, _TEST)
     except ValueError as error:
@@ -156,9 +180,17 @@ def _cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of):
     episodes = sampler.draw(0, num_tasks)
     accuracy = accuracy_of(episodes)
     low, high = interval_over_speakers(accuracy, episodes.speakers)
-    return {**row, "accuracy": float(accuracy.mean()), "interval": float(interval_over_tasks(accuracy)),
-            "low": low, "high": high, "tasks": num_tasks, "speakers": len(sampler.speakers), "episodes": episodes.digest(),
-            "interval_as_published": interval_as_published(accuracy, experiment.settings.batch_size)}
+    return {
+        **row,
+        "accuracy": float(accuracy.mean()),
+        "interval": float(interval_over_tasks(accuracy)),
+        "low": low,
+        "high": high,
+        "tasks": num_tasks,
+        "speakers": len(sampler.speakers),
+        "episodes": episodes.digest(),
+        "interval_as_published": interval_as_published(accuracy, experiment.settings.batch_size),
+    }
 
 
 def _validation_sampler(experiment):
@@ -177,4 +209,6 @@ def _validation(experiment):
         return lambda model: {"validation_accuracy": float(transductive_accuracy(model, features, episodes).mean())}
     episodes = sampler.draw(0, VALIDATION_TASKS)
     ids = np.unique(np.concatenate([episodes.support.ravel(), episodes.query.ravel()]))
-    return lambda model: {"validation_accuracy": float(episode_accuracy(embed(model, features, ids), ids, episodes).mean())}
+    return lambda model: {
+        "validation_accuracy": float(episode_accuracy(embed(model, features, ids), ids, episodes).mean())
+    }

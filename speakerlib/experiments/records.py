@@ -44,8 +44,13 @@ class Run:
         """Marks the run complete: result is a dict, or a list of rows (dicts); no NaN (use None)."""
         if not self.is_complete:
             seconds = self.record.get("wall_seconds", 0) + time.time() - self._start
-            self.write(status="complete", result=result, wall_seconds=round(seconds, 1),
-                       peak_memory_mb=_peak_memory_mb(), finished=time.strftime("%Y-%m-%d %H:%M:%S"))
+            self.write(
+                status="complete",
+                result=result,
+                wall_seconds=round(seconds, 1),
+                peak_memory_mb=_peak_memory_mb(),
+                finished=time.strftime("%Y-%m-%d %H:%M:%S"),
+            )
         print(f"run record: {short_path(self.folder / 'run.json')}")
 
     def pause(self):
@@ -57,7 +62,9 @@ class Run:
 def run_id(notebook, parameters, fingerprint):
     """Readable and unique: the corpus, the parameters that differ from the defaults, and a hash of all of them."""
     defaults = notebook_parameters(notebook)
-    changed = [f"{name}-{value}" for name, value in parameters.items() if name != "corpus" and value != defaults.get(name)]
+    changed = [
+        f"{name}-{value}" for name, value in parameters.items() if name != "corpus" and value != defaults.get(name)
+    ]
     key = json.dumps([notebook, sorted(parameters.items()), fingerprint])
     name = "_".join([str(parameters.get("corpus", "all")), *changed, sha256(key.encode()).hexdigest()[:8]])
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
@@ -82,8 +89,13 @@ def start_run(notebook, settings, corpus=None):
             print(f"This run is complete; its numbers are shown again. To repeat it, delete {short_path(folder)}")
         return run
     run = Run(folder, {"notebook": notebook, "run": folder.name, "status": "started", "parameters": vars(settings)})
-    run.write(corpus=_describe(corpus), commit=_commit(), versions=_versions(), machine=_machine(),
-              started=time.strftime("%Y-%m-%d %H:%M:%S"))
+    run.write(
+        corpus=_describe(corpus),
+        commit=_commit(),
+        versions=_versions(),
+        machine=_machine(),
+        started=time.strftime("%Y-%m-%d %H:%M:%S"),
+    )
     return run
 
 
@@ -99,10 +111,19 @@ def read_runs(notebook=None):
         record = read_json(path)
         if record.get("status") != "complete":
             continue
-        facts = {key: value for key, value in record.items() if key not in ("parameters", "corpus", "versions", "machine")}
-        rows.append({**record["parameters"], **facts, "folder": path.parent, "record": record,
-                     "synthetic": (record.get("corpus") or {}).get("synthetic"),
-                     "corpus_fingerprint": (record.get("corpus") or {}).get("fingerprint")})
+        facts = {
+            key: value for key, value in record.items() if key not in ("parameters", "corpus", "versions", "machine")
+        }
+        rows.append(
+            {
+                **record["parameters"],
+                **facts,
+                "folder": path.parent,
+                "record": record,
+                "synthetic": (record.get("corpus") or {}).get("synthetic"),
+                "corpus_fingerprint": (record.get("corpus") or {}).get("fingerprint"),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -114,12 +135,24 @@ def read_results(notebook, corpus=None):
     """
     import pandas as pd
 
-    rows = [{**{key: value for key, value in run.items() if key not in ("result", "record")}, "trained_num_way": run.get("num_way"),
-             "trained_num_support": run.get("num_support"), **row}
-            for run in read_runs(notebook).to_dict("records") if corpus in (None, run["corpus"]) for row in run["result"]]
+    rows = [
+        {
+            **{key: value for key, value in run.items() if key not in ("result", "record")},
+            "trained_num_way": run.get("num_way"),
+            "trained_num_support": run.get("num_support"),
+            **row,
+        }
+        for run in read_runs(notebook).to_dict("records")
+        if corpus in (None, run["corpus"])
+        for row in run["result"]
+    ]
     if not rows:
-        raise FileNotFoundError(f"no complete run of {notebook}" + (f" on corpus {corpus!r}" if corpus else "") +
-                                f". Make one: speakerlib run {notebook}" + (f" -p corpus {corpus}" if corpus else ""))
+        raise FileNotFoundError(
+            f"no complete run of {notebook}"
+            + (f" on corpus {corpus!r}" if corpus else "")
+            + f". Make one: speakerlib run {notebook}"
+            + (f" -p corpus {corpus}" if corpus else "")
+        )
     return pd.DataFrame(rows)
 
 
@@ -134,18 +167,29 @@ def _describe(corpus):
     if corpus is None:
         return None
     table = corpus.table
-    return {"name": corpus.name, "synthetic": bool(corpus.synthetic), "fingerprint": corpus.fingerprint,
-            "hours": round(float(table["duration"].sum()) / 3600, 3), "skipped": len(corpus.skipped),
-            **{split: {"speakers": int(part["speaker"].nunique()), "utterances": len(part)}
-               for split, part in table.groupby("split", observed=True)}}
+    return {
+        "name": corpus.name,
+        "synthetic": bool(corpus.synthetic),
+        "fingerprint": corpus.fingerprint,
+        "hours": round(float(table["duration"].sum()) / 3600, 3),
+        "skipped": len(corpus.skipped),
+        **{
+            split: {"speakers": int(part["speaker"].nunique()), "utterances": len(part)}
+            for split, part in table.groupby("split", observed=True)
+        },
+    }
 
 
 def _commit():
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=project_folder(), capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=project_folder(), capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", "speakerlib") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "--untracked-files=no", "--", "speakerlib") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -163,9 +207,12 @@ def _versions():
 def _machine():
     import torch
 
-    return {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "threads": torch.get_num_threads(), "architecture": platform.machine(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "architecture": platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def _peak_memory_mb():

@@ -4,8 +4,21 @@ import pandas as pd
 
 from speakerlib.data.files import atomic_path, project_folder
 
-RECIPE = ["corpus", "corpus_fingerprint", "synthetic", "front_end", "segment_seconds", "encoder", "protocol", "episode_rule",
-          "num_query", "batch_size", "learning_rate", "num_train_iterations", "seed"]
+RECIPE = [
+    "corpus",
+    "corpus_fingerprint",
+    "synthetic",
+    "front_end",
+    "segment_seconds",
+    "encoder",
+    "protocol",
+    "episode_rule",
+    "num_query",
+    "batch_size",
+    "learning_rate",
+    "num_train_iterations",
+    "seed",
+]
 
 
 def published(work):
@@ -24,9 +37,11 @@ def recipes(results):
 def describe(recipe):
     """The recipe in one line, for a table's caption."""
     speech = "synthetic speech" if recipe["synthetic"] else "real speech"
-    return (f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {recipe['encoder']}, "
-            f"{recipe['protocol']}, rule {recipe['episode_rule']}, {recipe['num_query']} queries, "
-            f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, seed {recipe['seed']}")
+    return (
+        f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {recipe['encoder']}, "
+        f"{recipe['protocol']}, rule {recipe['episode_rule']}, {recipe['num_query']} queries, "
+        f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, seed {recipe['seed']}"
+    )
 
 
 def nine_cell_tables(results):
@@ -40,15 +55,21 @@ def nine_cell_tables(results):
         tables.append((f"One network a cell: {describe(recipe)}", _nine_cells(own)))
         for (way, shot), part in rows.groupby(["trained_num_way", "trained_num_support"]):
             if (way, shot) == (5, 5):
-                tables.append((f"One network, trained {way}-way {shot}-shot, in all nine cells: {describe(recipe)}",
-                               _nine_cells(part)))
+                tables.append(
+                    (
+                        f"One network, trained {way}-way {shot}-shot, in all nine cells: {describe(recipe)}",
+                        _nine_cells(part),
+                    )
+                )
     return tables
 
 
 def write_markdown(path, tables):
     """Writes [(caption, DataFrame), ...] as one Markdown file."""
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(f"**{caption}**\n\n{markdown(table)}\n" for caption, table in tables), encoding="utf-8")
+        temporary.write_text(
+            "\n".join(f"**{caption}**\n\n{markdown(table)}\n" for caption, table in tables), encoding="utf-8"
+        )
 
 
 def markdown(table):
@@ -65,10 +86,14 @@ def _nine_cells(rows):
         raise ValueError("two runs fill the same cell: pass the rows of one recipe (see recipes()).")
     table = []
     for cell in published("boccio").query("table == 'nine cells'").itertuples():
-        line = {"cell": f"{cell.num_way}-way {cell.num_support}-shot",
-                "published (VoxCeleb1)": f"{cell.accuracy:.1f} ± {cell.interval:.1f}"}
+        line = {
+            "cell": f"{cell.num_way}-way {cell.num_support}-shot",
+            "published (VoxCeleb1)": f"{cell.accuracy:.1f} ± {cell.interval:.1f}",
+        }
         for condition in ("recorded", "changed"):
-            line[condition], line[f"{condition}, over speakers"] = _measured(rows, (cell.num_way, cell.num_support, condition))
+            line[condition], line[f"{condition}, over speakers"] = _measured(
+                rows, (cell.num_way, cell.num_support, condition)
+            )
         table.append(line)
     return pd.DataFrame(table).set_index("cell")
 
@@ -79,16 +104,23 @@ def _measured(rows, key):
     row = rows.loc[key]
     if pd.isna(row["accuracy"]):
         return "split too small", ""
-    return f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}", f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+    return (
+        f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}",
+        f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+    )
 
 
 def headline(results, num_way=5, num_support=5):
     """One sentence a recipe and condition: the accuracy of the cell from the network trained for it."""
     lines = []
     for recipe, rows in recipes(results):
-        rows = rows.query("num_way == @num_way == trained_num_way and num_support == @num_support == trained_num_support")
+        rows = rows.query(
+            "num_way == @num_way == trained_num_way and num_support == @num_support == trained_num_support"
+        )
         for row in rows.dropna(subset="accuracy").to_dict("records"):
-            lines.append(f"{num_way}-way {num_support}-shot, {row['condition']}: {100 * row['accuracy']:.1f} % "
-                         f"± {100 * row['interval']:.1f} over {row['tasks']:.0f} tasks, {100 * row['low']:.1f} to "
-                         f"{100 * row['high']:.1f} over {row['speakers']:.0f} speakers. [{describe(recipe)}]")
+            lines.append(
+                f"{num_way}-way {num_support}-shot, {row['condition']}: {100 * row['accuracy']:.1f} % "
+                f"± {100 * row['interval']:.1f} over {row['tasks']:.0f} tasks, {100 * row['low']:.1f} to "
+                f"{100 * row['high']:.1f} over {row['speakers']:.0f} speakers. [{describe(recipe)}]"
+            )
     return lines

@@ -11,8 +11,15 @@ import pandas as pd
 import torch
 
 from ..data.files import atomic_path
-from .checkpoints import (CHECKPOINT, check_settings, check_weights, load_checkpoint, load_weights,
-                          save_checkpoint, save_weights)
+from .checkpoints import (
+    CHECKPOINT,
+    check_settings,
+    check_weights,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 
 __all__ = ["train", "machine_precision", "load_weights", "OPTIMIZERS"]
 OPTIMIZERS = {"adam": torch.optim.Adam}

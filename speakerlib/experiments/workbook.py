@@ -29,18 +29,21 @@ _OVER_SOCKETS = Config({"KernelManager": {"transport": "ipc"}})  # files of this
 
 
 def run_workbook(corpus="demo", force=False):
-    """Executes every notebook that is not done on a corpus (a name, or a folder of audio); prints where the results are."""
+    """Executes all notebooks not yet done on a corpus (a name, or a folder of audio); says where the results are."""
     corpus = find_corpus(corpus)
-    executed, folders = False, []
+    folders = []
     for number, (notebook, parameters) in enumerate(STEPS, start=1):
-        again = force or (executed and notebook in READS_RECORDS_ONLY)
         title = f"[{number}/{len(STEPS)}] {_title(notebook, parameters)}"
-        folder, ran = run_notebook(notebook, {"corpus": corpus.name, **parameters}, again, title)
-        executed, folders = executed or ran, [*folders, folder]
+        folder, _ = run_notebook(notebook, {"corpus": corpus.name, **parameters}, force, title)
+        folders.append(folder)
     tables = folders[-1]
     results = read_results("05_protonet_training", corpus.name).query("corpus_fingerprint == @corpus.fingerprint")
     print(f"\ntables:  {tables / 'tables.md'}")
-    print(f"figures: {', '.join(str(folder / 'figures') for folder in dict.fromkeys(folders) if (folder / 'figures').is_dir())}")
+    print(
+        "figures:",
+        *(f"  {folder / 'figures'}" for folder in dict.fromkeys(folders) if (folder / "figures").is_dir()),
+        sep="\n",
+    )
     print("\n".join(headline(results)))
 
 
@@ -58,7 +61,10 @@ def run_notebook(notebook, parameters, force=False, title=None):
         parameters["corpus"] = corpus.name
     folder = run_folder(notebook, SimpleNamespace(**parameters), corpus)
     title = title or notebook
-    if not force and (folder / "executed.ipynb").exists():
+    done = (folder / "executed.ipynb").exists()
+    if done and notebook in READS_RECORDS_ONLY:
+        done = _newest_record() < (folder / "executed.ipynb").stat().st_mtime
+    if done and not force:
         print(f"{title}: done already, in {folder}")
         return folder, False
     if force:
@@ -75,23 +81,38 @@ def _execute(notebook, parameters, folder, title):
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = notebook_path(notebook)
-    cells = 1 + sum(cell.cell_type == "code" for cell in nbformat.read(source, as_version=4).cells)  # papermill adds one
+    cells = 1 + sum(
+        cell.cell_type == "code" for cell in nbformat.read(source, as_version=4).cells
+    )  # papermill adds one
     output = folder / ".executing.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     finished = threading.Event()
     seconds = 1.0 if sys.stderr.isatty() else 15.0  # a log file gets a line now and then
-    with tqdm(total=cells, desc=title, mininterval=seconds,
-              bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]") as bar:
+    with tqdm(
+        total=cells,
+        desc=title,
+        mininterval=seconds,
+        bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]",
+    ) as bar:
         watcher = threading.Thread(target=_watch_training, args=(bar, folder, seconds, finished), daemon=True)
         watcher.start()
         try:
-            papermill.execute_notebook(source, output, parameters=parameters, kernel_name="python3", cwd=source.parent,
-                                       progress_bar=False, config=_OVER_SOCKETS,
-                                       on_cell_executed=lambda **_: bar.update())
+            papermill.execute_notebook(
+                source,
+                output,
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=source.parent,
+                progress_bar=False,
+                config=_OVER_SOCKETS,
+                on_cell_executed=lambda **_: bar.update(),
+            )
         except PapermillExecutionError as error:
             failed = output.replace(folder / "failed.ipynb")
-            raise RuntimeError(f"{notebook} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
-                               f"The notebook as far as it came: {failed}. What is done is kept: run the same again to go on.") from None
+            raise RuntimeError(
+                f"{notebook} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
+                f"The notebook as far as it came: {failed}. What is done is kept: run the same again to go on."
+            ) from None
         finally:
             finished.set()
             watcher.join()
@@ -106,6 +127,12 @@ def _watch_training(bar, folder, seconds, finished):
         if metrics.exists() and metrics.stat().st_mtime > started:
             bar.set_postfix_str(f"step {metrics.read_text().splitlines()[-1].split(',')[0]}", refresh=False)
         bar.refresh()
+
+
+def _newest_record():
+    """When a run of a notebook that is read by others was last written."""
+    records = (data_folder() / "runs").glob("*/*/run.json")
+    return max((path.stat().st_mtime for path in records if path.parts[-3] not in READS_RECORDS_ONLY), default=0.0)
 
 
 def _forget(folder):

@@ -9,7 +9,7 @@ from speakerlib.views.training import plot_shots_over_training
 
 
 def published_beside_measured(results, num_way=5, num_support=5):
-    """{name: figure}: a recipe's one network (trained num_way-way num_support-shot) in nine cells, after the published map."""
+    """{name: figure}: a recipe's network trained num_way-way num_support-shot, in nine cells, beside the published."""
     figures = {}
     for recipe, rows in recipes(results):
         rows = rows.query("trained_num_way == @num_way and trained_num_support == @num_support")
@@ -27,19 +27,25 @@ def shots_over_training(results, histories, num_way=5):
     for recipe, rows in recipes(results[results["trained_num_way"] == num_way]):
         runs = rows.groupby("trained_num_support")["folder"].first()
         curves = {shots: histories[folder] for shots, folder in runs.items()}
-        figures[_name("shots_over_training", recipe, figures)] = plot_shots_over_training(curves, num_way, title=_title(recipe))
+        figures[_name("shots_over_training", recipe, figures)] = plot_shots_over_training(
+            curves, num_way, title=_title(recipe)
+        )
     return figures
 
 
 def _maps(recipe, rows):
     reference = published("boccio").query("table == 'nine cells'")
     reference = reference.assign(accuracy=reference["accuracy"] / 100, interval=reference["interval"] / 100)
-    parts = {"published: VoxCeleb1, 3 s": reference,
-             **{f"measured: {name}": part for name, part in rows.groupby("condition", sort=False)}}
+    parts = {
+        "published: VoxCeleb1, 3 s": reference,
+        **{f"measured: {name}": part for name, part in rows.groupby("condition", sort=False)},
+    }
     figure, axes = new_figure(4.2 * len(parts), 3.7, columns=len(parts))
     for axis, (title, part) in zip(axes, parts.items()):
         part = part.astype({"accuracy": float, "interval": float})
-        grid = pd.pivot_table(part, index="num_support", columns="num_way", values=["accuracy", "interval"], dropna=False)
+        grid = pd.pivot_table(
+            part, index="num_support", columns="num_way", values=["accuracy", "interval"], dropna=False
+        )
         accuracy_heatmap(grid["accuracy"], grid["interval"], title=title, axis=axis)
     figure.suptitle(_title(recipe), x=0.01, ha="left", fontsize=11)
     return figure
