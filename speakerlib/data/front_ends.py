@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 CHUNK_BYTES = 16e6  # of spectrogram in work at once: fits in the cache, which doubles the speed
@@ -105,6 +106,16 @@ def normalise(front_end, features):
     if front_end.mean_normalise:
         features = features - features.mean(dim=-1, keepdim=True)
     return features
+
+
+def mel_centres(front_end):
+    """Where each mel lies, in Hz, lowest first: (num_mels,), for the axis of a picture."""
+    filters = _filters(front_end).double()
+    bins = torch.linspace(0, front_end.sample_rate / 2, len(filters), dtype=torch.float64)
+    weight = filters.sum(dim=0)
+    seen = (weight > 0).nonzero().flatten().numpy()  # a triangle may be narrower than a bin
+    centres = ((bins @ filters) / weight).numpy()[seen]
+    return np.interp(np.arange(front_end.num_mels), seen, centres)
 
 
 def identifier(front_end):

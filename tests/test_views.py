@@ -1,0 +1,138 @@
+"""Views: what a person moves changes what is seen, axes tell the truth, and nothing is drawn twice."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from speakerlib.data import front_ends
+from speakerlib.data.audio import write_audio
+from speakerlib.data.corpora import import_corpus
+from speakerlib.views import explorer, spectrograms, style, tables, training
+from speakerlib.views.embeddings import embedding_map
+
+
+def tone(hertz, seconds=1.0):
+    time = np.arange(round(16000 * seconds)) / 16000
+    return (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+@pytest.fixture
+def corpus(data_folder, tmp_path):
+    """Five speakers of one tone each, two sessions, two utterances."""
+    for speaker in range(5):
+        for session in "ab":
+            for utterance in range(2):
+                path = tmp_path / "audio" / f"s{speaker}" / session / f"{utterance}.wav"
+                write_audio(path, tone(200 + 150 * speaker, 1 + 0.2 * utterance))
+    return import_corpus(tmp_path / "audio", name="tones", progress=False)
+
+
+@pytest.mark.parametrize("name", ["compact", "boccio"])
+def test_the_frequency_axis_is_where_a_tone_is(name):
+    shown = front_ends.front_end(name)
+    for hertz in (500, 2000, 4000):
+        features = explorer.features_of(tone(hertz), shown)
+        picture, _ = spectrograms.in_display_unit(features, shown)
+        loudest = np.median(picture[:, 10:-10].argmax(axis=0))
+        assert front_ends.mel_centres(shown)[int(loudest)] == pytest.approx(hertz, rel=0.05)
+    figure, axis = style.new_figure()
+    spectrograms.plot_spectrogram(features, shown, axis)
+    ticks = dict(zip([label.get_text() for label in axis.get_yticklabels()], axis.get_yticks(), strict=True))
+    assert ticks["4,000"] == pytest.approx(loudest, abs=1.5)
+    assert axis.get_xlim()[1] == pytest.approx(1.0, abs=0.02)
+
+
+def test_clips_side_by_side_share_one_scale():
+    shown = front_ends.front_end("compact")
+    parts = [explorer.features_of(gain * tone(500), shown) for gain in (1, 0.01)]
+    figure = spectrograms.compare_spectrograms(parts, shown, ["loud", "quiet"], range_db=60)
+    limits = {axis.images[0].get_clim() for axis in figure.axes if axis.images}
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert high - low == pytest.approx(60)
+
+
+def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus):
+    table = corpus.table
+    left, right = table.index[0], table.index[-1]
+    shown = explorer.SpectrogramExplorer(corpus, left, right)
+    first, sound = shown.png, shown.waveforms[1]
+    changes = {
+        "num_mels": 40,
+        "window_ms": 40,
+        "hop_ms": 20,
+        "range_db": 30,
+        "condition": "changed",
+        "channel_seed": 7,
+        "name": "boccio",
+        "left_speaker": table["speaker"].iloc[-1],
+    }
+    for name, value in changes.items():
+        before = shown.png
+        shown.controls[name].value = value
+        assert shown.png != before, name
+    assert shown.controls["num_mels"].value == 256  # the sliders follow the front end
+    assert dict(shown.controls["left"].options)  # and the utterances the speaker
+    assert table.loc[shown.controls["left"].value, "speaker"] == changes["left_speaker"]
+    assert not np.array_equal(shown.waveforms[1], sound)  # the players play what is shown
+    shown.reset()
+    assert shown.png == first and np.array_equal(shown.waveforms[1], sound)
+    assert (shown.controls["left"].value, shown.controls["right"].value) == (left, right)
+
+
+def test_example_clips_are_of_training_speakers_and_two_sessions(corpus):
+    one, again, other, third = (corpus.table.loc[row] for row in explorer.example_clips(corpus, seed=3))
+    assert {line["split"] for line in (one, again, other, third)} == {"train"}
+    assert one["speaker"] == again["speaker"] and one["session"] != again["session"]
+    assert other["speaker"] != one["speaker"]
+
+
+def test_a_changed_clip_keeps_its_length_and_depends_on_its_seed():
+    waveform = tone(440)
+    assert np.array_equal(explorer.changed(waveform, 3), explorer.changed(waveform, 3))
+    assert not np.allclose(explorer.changed(waveform, 3), explorer.changed(waveform, 4))
+    assert explorer.changed(waveform, 3).shape == waveform.shape
+
+
+def history():
+    steps = np.arange(5, 55, 5)
+    frame = pd.DataFrame({"step": steps, "training_loss": 10 / steps, "training_accuracy": steps / 60})
+    frame["validation_accuracy"] = [np.nan, 0.5, np.nan, 0.9, np.nan, 0.7, np.nan, 0.6, np.nan, 0.8]
+    return frame
+
+
+def test_curves_mark_the_best_validation_step():
+    figure = training.plot_history(history(), reference={"chance": 0.2})
+    labels = [text for axis in figure.axes for text in axis.get_legend_handles_labels()[1]]
+    assert any("90.0 % at step 20" in label for label in labels) and any("chance" in label for label in labels)
+
+
+def test_shots_over_training_has_a_line_for_each_number_of_shots():
+    figure = training.plot_shots_over_training({1: history(), 5: history(), 10: history()})
+    assert {text.get_text().split(":")[0].strip() for text in figure.axes[0].texts} >= {"1-shot", "5-shot", "10-shot"}
+
+
+def test_a_heat_map_writes_each_accuracy_and_says_what_was_not_run():
+    grid = pd.DataFrame([[0.9, np.nan], [0.95, 0.8]], index=[1, 5], columns=[3, 5])
+    texts = {text.get_text() for text in tables.accuracy_heatmap(grid, 0.1 * grid).axes[0].texts}
+    assert texts == {"90.0\n± 9.0", "not run", "95.0\n± 9.5", "80.0\n± 8.0"}
+
+
+def test_an_embedding_map_gives_each_of_twenty_speakers_a_look_of_its_own():
+    generator = torch.Generator().manual_seed(0)
+    speakers = np.repeat([f"s{number:02d}" for number in range(20)], 4)
+    vectors = torch.randn(80, 8, generator=generator).numpy()
+    looks = {(style.speaker_colours(speakers)[name], style.speaker_markers(speakers)[name]) for name in speakers}
+    assert len(looks) == 20
+    first = style.figure_png(embedding_map(vectors, speakers, method="pca", seed=1))
+    assert first == style.figure_png(embedding_map(vectors, speakers, method="pca", seed=1))
+    with pytest.raises(ValueError, match="expected one of tsne, pca"):
+        embedding_map(vectors, speakers, method="umap")
+
+
+def test_a_figure_is_saved_whole(tmp_path):
+    figure, axis = style.new_figure()
+    axis.plot([1, 2])
+    style.save_figure(figure, tmp_path / "a" / "curve.png")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["curve.png"]
