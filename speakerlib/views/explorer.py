@@ -144,7 +144,7 @@ def _controls(corpus, left, right):
     import ipywidgets as widgets
 
     speakers = sorted(corpus.table["speaker"].unique())
-    wide = {"style": {"description_width": "70px"}, "layout": widgets.Layout(width="340px")}
+    wide = {"style": {"description_width": "80px"}, "layout": widgets.Layout(width="290px")}
     controls = {}
     for side, row in (("left", left), ("right", right)):
         speaker = corpus.table.loc[row, "speaker"]
@@ -161,7 +161,7 @@ def _controls(corpus, left, right):
         ("range_db", 20, 100, 5, "range, dB"),
     ):
         controls[name] = widgets.IntSlider(first.get(name, 60), low, high, step, description=text, **wide)
-    controls["condition"] = widgets.ToggleButtons(options=["recorded", "changed"], description="condition", **wide)
+    controls["condition"] = widgets.Dropdown(options=["recorded", "changed"], description="condition", **wide)
     controls["channel_seed"] = widgets.IntSlider(0, 0, 50, description="channel", **wide)
     return controls
 
