@@ -109,8 +109,38 @@ def test_curves_mark_the_best_validation_step():
 
 
 def test_shots_over_training_has_a_line_for_each_number_of_shots():
-    figure = training.plot_shots_over_training({1: history(), 5: history(), 10: history()})
-    assert {text.get_text().split(":")[0].strip() for text in figure.axes[0].texts} >= {"1-shot", "5-shot", "10-shot"}
+    figure = training.plot_shots_over_training({1: history(), 5: history(), 10: history()}, split="test")
+    axis = figure.axes[0]
+    ends = [text for text in axis.texts if "-shot" in text.get_text()]
+    assert {text.get_text() for text in ends} == {f"{shots}-shot: 80.0 %" for shots in (1, 5, 10)}
+    heights = sorted(text.xy[1] for text in ends)
+    assert np.diff(heights).min() > 4  # labels of equal curves do not cover each other
+    assert "test speakers" in axis.get_ylabel()  # as published, and said so
+    with pytest.raises(ValueError, match="num_support=5 has no validation_accuracy"):
+        training.plot_shots_over_training({1: history(), 5: history().drop(columns="validation_accuracy")})
+
+
+def test_the_live_curve_keeps_one_picture_and_its_finish_draws_the_last_report(monkeypatch):
+    shown, updated = [], []
+
+    class Handle:
+        def update(self, picture):
+            updated.append(picture.data)
+
+    def display(picture, display_id):
+        shown.append(picture.data)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    curve = training.LiveCurve("title")
+    curve(history())
+    assert not shown  # outside a notebook nothing is drawn
+    monkeypatch.setattr(training, "_in_notebook", lambda: True)
+    for rows in range(2, 10):
+        curve(history()[:rows])
+    curve.finish()
+    assert len(shown) == 1 and 1 <= len(updated) < 8  # in place, and not at every report
+    assert updated[-1] == curve.png == style.figure_png(training.plot_history(history()[:9], "title"))
 
 
 def test_a_heat_map_writes_each_accuracy_and_says_what_was_not_run():

@@ -19,7 +19,7 @@ def published_beside_measured(results, num_way=5, num_support=5):
 
 
 def shots_over_training(results, histories, num_way=5):
-    """{name: figure}: validation accuracy over training, one line for each num_support that has a run.
+    """{name: figure}: accuracy over training where checkpoints are chosen, a line for each num_support that has a run.
 
     results: rows of read_results; histories: run folder -> history.
     """
@@ -27,8 +27,9 @@ def shots_over_training(results, histories, num_way=5):
     for recipe, rows in recipes(results[results["trained_num_way"] == num_way]):
         runs = rows.groupby("trained_num_support")["folder"].first()
         curves = {shots: histories[folder] for shots, folder in runs.items()}
+        split = "test" if recipe["protocol"] == "as_published" else "validation"
         figures[_name("shots_over_training", recipe, figures)] = plot_shots_over_training(
-            curves, num_way, title=_title(recipe)
+            curves, num_way, _title(recipe), split
         )
     return figures
 

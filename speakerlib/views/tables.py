@@ -33,27 +33,15 @@ def accuracy_heatmap(table, half_width=None, title=None, vmin=0.0, vmax=1.0, axi
     return axis.figure
 
 
-def style_table(table, caption=None, bold=None):
-    """A DataFrame of ready strings such as "91.7 ± 0.2" as a pandas Styler: caption above, cells to the right.
-
-    bold: a function of (row label, column label) that says which cells stand out.
-    """
+def style_table(table, caption=None):
+    """A DataFrame of ready strings such as "91.7 ± 0.2" as a pandas Styler: caption above, cells to the right."""
     styler = table.style.set_properties(**{"text-align": "right", "padding": "0.25em 0.9em"})
     styler = styler.set_table_styles([
         {"selector": "th", "props": "text-align: right; padding: 0.25em 0.9em;"},
         {"selector": "th.row_heading", "props": "text-align: left;"},
         {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold; padding: 0.4em 0;"},
     ])
-    if bold is not None:
-        marks = [["font-weight: bold" if bold(row, column) else "" for column in table.columns] for row in table.index]
-        frame = type(table)(marks, index=table.index, columns=table.columns)
-        styler = styler.apply(lambda _: frame, axis=None)
     return styler.set_caption(caption) if caption else styler
-
-
-def percent(value, half_width=None):
-    """0.917, 0.002 -> "91.7 ± 0.2"; NaN -> "not run"."""
-    return _cell(value, half_width).replace("\n", " ")
 
 
 def _cell(value, half_width):

@@ -6,11 +6,11 @@ import numpy as np
 
 from speakerlib.views.style import GREY, PALETTE, figure_png, new_figure
 
-_LOSSES = {"training_loss": ("training", PALETTE[0]), "validation_loss": ("validation", PALETTE[3])}
+_LOSSES = {"training_loss": ("training", PALETTE[0]), "validation_loss": ("{split}", PALETTE[3])}
 _ACCURACIES = {
     "training_accuracy": ("training, query", PALETTE[0]),
     "support_accuracy": ("training, support", PALETTE[5]),
-    "validation_accuracy": ("validation", PALETTE[3]),
+    "validation_accuracy": ("{split}", PALETTE[3]),
 }
 
 
@@ -19,11 +19,11 @@ class LiveCurve:
 
     Drawing takes at most about a twentieth of the time: a report that comes too soon is kept for the next one.
     Call `finish()` after training, so that the last report is drawn. Outside a notebook it draws nothing.
-    reference: see plot_history.
+    title, reference, split: see plot_history.
     """
 
-    def __init__(self, title=None, reference=None):
-        self.title, self.reference = title, reference
+    def __init__(self, title=None, reference=None, split="validation"):
+        self.title, self.reference, self.split = title, reference, split
         self.history = None
         self.png = None  # the last picture
         self._handle, self._next_draw = None, 0.0
@@ -42,7 +42,7 @@ class LiveCurve:
         from IPython.display import Image, display
 
         started = time.monotonic()
-        self.png = figure_png(plot_history(self.history, self.title, self.reference))
+        self.png = figure_png(plot_history(self.history, self.title, self.reference, self.split))
         if self._handle is None:
             self._handle = display(Image(self.png), display_id=True)
         else:
@@ -51,20 +51,21 @@ class LiveCurve:
         self._next_draw = now + 20 * (now - started)
 
 
-def plot_history(history, title=None, reference=None):
-    """Loss (left) and accuracy (right) over the steps of one training; the best validation step is marked.
+def plot_history(history, title=None, reference=None, split="validation"):
+    """Loss (left) and accuracy (right) over the steps of one training; the best step of `split` is marked.
 
     history: columns step, and any of training_loss, validation_loss, training_accuracy, support_accuracy,
     validation_accuracy (accuracies in 0..1; rows that lack a value hold NaN).
     reference: {label: accuracy in 0..1}, drawn as dashed lines, such as {"chance": 0.2}.
+    split: whose speakers the validation columns come from: `test` under protocol `as_published`.
     """
     figure, (loss, accuracy) = new_figure(10, 3.6, columns=2)
-    _draw_lines(loss, history, _LOSSES, scale=1)
-    _draw_lines(accuracy, history, _ACCURACIES, scale=100)
+    _draw_lines(loss, history, _LOSSES, 1, split)
+    _draw_lines(accuracy, history, _ACCURACIES, 100, split)
     loss.set(title="Loss", xlabel="training step", ylabel="loss")
     accuracy.set(title="Accuracy", xlabel="training step", ylabel="accuracy (%)")
     _draw_references(accuracy, reference)
-    _mark_best(accuracy, history)
+    _mark_best(accuracy, history, split)
     for axis in (loss, accuracy):
         axis.set_xlim(left=0)
         if axis.get_legend_handles_labels()[0]:
@@ -74,36 +75,38 @@ def plot_history(history, title=None, reference=None):
     return figure
 
 
-def plot_shots_over_training(histories, num_way=5, column="validation_accuracy", title=None, axis=None):
-    """N-way K-shot accuracy over training for several K in one picture, with the chance line.
+def plot_shots_over_training(histories, num_way=5, title=None, split="validation", axis=None):
+    """N-way K-shot accuracy over training for several K in one picture, with the chance line; returns the figure.
 
-    histories: {num_support: history}; column holds accuracies in 0..1. Returns the figure.
+    histories: {num_support: history} with the column validation_accuracy in 0..1; split: see plot_history.
     """
     figure, axis = (axis.figure, axis) if axis is not None else new_figure(7.5, 4.2)
-    last_step = 0
+    last_step, ends = 0, []
     for colour, (num_support, history) in zip(PALETTE, sorted(histories.items())):
-        steps, values = _known(history, column)
+        steps, values = _known(history, "validation_accuracy")
         if len(steps) == 0:
-            raise ValueError(f"the history of num_support={num_support} has no value in {column!r}: nothing to draw.")
+            raise ValueError(
+                f"the history of num_support={num_support} has no validation_accuracy: nothing to draw. "
+                "Train on, at least to the first test_interval."
+            )
         axis.plot(steps, 100 * values, color=colour, marker="o", markersize=3.5)
-        axis.annotate(f" {num_support}-shot: {100 * values[-1]:.1f} %", (steps[-1], 100 * values[-1]),
-                      xytext=(4, 0), textcoords="offset points", color=colour, va="center", fontweight="bold")
+        ends.append((100 * values[-1], f"{num_support}-shot: {100 * values[-1]:.1f} %", colour))
         last_step = max(last_step, steps[-1])
-    _spread(axis.texts)
     axis.axhline(100 / num_way, color=GREY, linestyle="--", linewidth=1.2)
-    axis.text(0, 100 / num_way, " chance", color=GREY, va="bottom")
-    axis.set(xlim=(0, 1.22 * last_step), ylim=(100 / num_way - 5, 101), xlabel="training step",
-             ylabel=f"{num_way}-way accuracy (%)",
-             title=title or f"{num_way}-way K-shot accuracy on {column.split('_')[0]} speakers, over training")
+    axis.text(0, 100 / num_way, f" chance: {100 / num_way:.0f} %", color=GREY, va="bottom")
+    axis.set(xlim=(0, 1.03 * last_step), ylim=(min(100 / num_way - 5, axis.get_ylim()[0]), 102), xlabel="training step",
+             ylabel=f"{num_way}-way accuracy on {split} speakers (%)",
+             title=title or f"{num_way}-way K-shot accuracy over training")
+    _label_ends(axis, ends)
     return figure
 
 
-def _draw_lines(axis, history, columns, scale):
+def _draw_lines(axis, history, columns, scale, split):
     for column, (label, colour) in columns.items():
         steps, values = _known(history, column)
         if len(steps):
             markers = {"marker": "o", "markersize": 3.5} if len(steps) < 60 else {}
-            axis.plot(steps, scale * values, color=colour, label=label, **markers)
+            axis.plot(steps, scale * values, color=colour, label=label.format(split=split), **markers)
 
 
 def _draw_references(axis, reference):
@@ -111,12 +114,12 @@ def _draw_references(axis, reference):
         axis.axhline(100 * value, color=GREY, linestyle="--", linewidth=1.2, label=f"{label} ({100 * value:.1f} %)")
 
 
-def _mark_best(axis, history):
+def _mark_best(axis, history, split):
     steps, values = _known(history, "validation_accuracy")
     if len(steps):
         best = int(np.argmax(values))
         axis.plot(steps[best], 100 * values[best], "*", color=PALETTE[6], markersize=12,
-                  label=f"best validation: {100 * values[best]:.1f} % at step {steps[best]:.0f}")
+                  label=f"best {split}: {100 * values[best]:.1f} % at step {steps[best]:.0f}")
 
 
 def _known(history, column):
@@ -128,14 +131,19 @@ def _known(history, column):
     return history["step"].to_numpy(dtype=float)[known], values[known]
 
 
-def _spread(texts, least=3.5):
-    """Moves labels at the lines' ends apart (in points of accuracy), so that none covers another."""
-    last = -np.inf
-    for text in sorted(texts, key=lambda text: text.xy[1]):
-        place = max(text.xy[1], last + least)
-        text.xyann = (4, 0)
-        text.xy = (text.xy[0], place)
-        last = place
+def _label_ends(axis, ends, least=5.5):
+    """Writes (height, text, colour) right of the axis, moved apart (by `least` points of accuracy) where they meet."""
+    ends = sorted(ends)
+    places = []
+    for height, _, _ in ends:
+        places.append(max(height, places[-1] + least) if places else height)
+    above = max(0.0, places[-1] - 100)  # the topmost stays beside the axis, and pushes down those it would cover
+    for i in reversed(range(len(places))):
+        ceiling = places[i + 1] - least if i + 1 < len(places) else places[i] - above
+        places[i] = min(places[i], ceiling)
+    for place, (_, text, colour) in zip(places, ends):
+        axis.annotate(text, (1, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                      color=colour, va="center", fontweight="bold", annotation_clip=False)
 
 
 def _in_notebook():
