@@ -75,7 +75,7 @@ def plot_who_is_who(guesses, speakers):
     for row, column in np.ndindex(counts.shape):
         strong = counts[row, column] >= 0.6 * num_query
         axis.text(column, row, counts[row, column] or "·", ha="center", va="center", fontsize=12,
-                  color="white" if strong else "black", fontweight="bold" if row == column and counts[row, column] else "normal")
+                  color="white" if strong else "black", fontweight="bold" if strong and row == column else "normal")
         if row == column:
             axis.add_patch(Rectangle((row - 0.49, row - 0.49), 0.98, 0.98, fill=False, linewidth=1.5,
                                      clip_on=False))
