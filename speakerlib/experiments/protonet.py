@@ -144,14 +144,12 @@ def nine_cells(experiment, encoder, run, progress=True):
     return rows
 
 
-def test_embeddings(experiment, encoder, condition="recorded", segments_per_speaker=20):
-    """Embeddings of some segments of each test speaker: ((n, dim) array, speaker of each)."""
+def embeddings_for_map(experiment, encoder, condition, num_speakers=20, segments_per_speaker=15):
+    """Embeddings of some segments of the first test speakers: ((n, dim) array, speaker of each)."""
     features = experiment.features(condition)
-    chosen = (
-        features.segments[features.segments["split"] == "test"]
-        .groupby("speaker", observed=True)
-        .head(segments_per_speaker)
-    )
+    test = features.segments[features.segments["split"] == "test"]
+    test = test[test["speaker"].isin(sorted(test["speaker"].unique())[:num_speakers])]
+    chosen = test.groupby("speaker", observed=True).head(segments_per_speaker)
     return embed(encoder, features, chosen.index.to_numpy()).numpy(), chosen["speaker"].to_numpy()
 
 
