@@ -66,6 +66,14 @@ def test_a_task_depends_on_seed_and_place_alone(seed, num_tasks, rule):
     assert EpisodeSampler(regular(9), 3, 2, 3, rule, seed + 1).draw(0, 12).digest() != once.digest()
 
 
+def test_seeds_however_close_share_no_task():
+    tasks = {}
+    for seed in (0, 1, 2, 3, 64, 1000):
+        episodes = EpisodeSampler(regular(12), 4, 2, 3, "session", seed).draw(0, 200)
+        tasks[seed] = {part.tobytes() for part in np.concatenate([episodes.support, episodes.query], axis=2)}
+    assert sum(map(len, tasks.values())) == len(set.union(*tasks.values())) == 1200
+
+
 def test_speakers_and_segments_are_drawn_uniformly():
     sampler = EpisodeSampler(regular(10, num_sessions=1, num_utterances=8), 4, 2, 2, "segment")
     episodes = sampler.draw(0, 5000)

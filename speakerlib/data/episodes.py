@@ -40,7 +40,8 @@ class EpisodeSampler:
         if rule not in RULES:
             raise ValueError(f"episode_rule={rule!r}: expected one of {', '.join(RULES)}.")
         self.num_way, self.num_support, self.num_query = int(num_way), int(num_support), int(num_query)
-        self.rule, self.seed = rule, int(seed)
+        self.rule = rule
+        self.key = _mix(np.uint64(seed), np.uint64(3))  # hashed, so that close seeds share no task
         self._index(segments)
         self._check_enough_speakers(segments, name)
 
@@ -50,7 +51,7 @@ class EpisodeSampler:
         places = self._choose_speakers(tasks)  # (T, N), positions in self.speakers
         way = places.shape[1]
         pair_task = np.repeat(tasks, way)  # one pair: a task and one of its speakers
-        pair_key = _mix(pair_task, np.uint64(self.seed), places.ravel())
+        pair_key = _mix(pair_task, self.key, places.ravel())
         groups, group_pair = _ranges(self.first_group[places.ravel()], self.num_groups[places.ravel()])
         rank = _rank_within(group_pair, _mix(pair_key[group_pair], groups))
         side = rank >= self.support_groups[places.ravel()][group_pair]  # False: support, True: query
@@ -105,7 +106,7 @@ class EpisodeSampler:
         """num_way distinct speakers a task, uniformly (Floyd's sampling, all tasks at once)."""
         total, chosen = len(self.speakers), np.empty((len(tasks), self.num_way), dtype=np.int64)
         for place, last in enumerate(range(total - self.num_way, total)):
-            draw = (_mix(tasks, np.uint64(self.seed), np.uint64(last), np.uint64(2)) % np.uint64(last + 1)).astype(
+            draw = (_mix(tasks, self.key, np.uint64(last), np.uint64(2)) % np.uint64(last + 1)).astype(
                 np.int64
             )
             taken = (chosen[:, :place] == draw[:, None]).any(axis=1)
