@@ -60,4 +60,5 @@ def _name(what, recipe, taken):
 
 def _title(recipe):
     """The caption's first half: what matters most to someone who sees only the picture."""
-    return ", ".join(describe(recipe).split(", ")[:4])
+    parts = describe(recipe).split(", ")
+    return ", ".join([*parts[:4], next(part for part in parts if "steps" in part)])

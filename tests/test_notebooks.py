@@ -1,0 +1,117 @@
+"""Every notebook: executed as it stands, with its checked outputs, and by papermill with a changed parameter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from speakerlib.data.demo_corpus import demo_corpus
+from speakerlib.data.files import project_folder, read_json
+from speakerlib.experiments.parameters import notebook_parameters, notebook_path
+from speakerlib.experiments.workbook import STEPS, run_notebook, run_workbook
+
+NOTEBOOKS = ("00_start_here", "02_spectrogram_exploration", "05_protonet_training", "08_result_tables")
+QUICK = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1, "test_tasks": 20}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A data folder with the demo corpus as it ships, shared by the tests of this module."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SPEAKERLIB_DATA", str(tmp_path_factory.mktemp("data")))
+    yield demo_corpus(progress=False)
+    patch.undo()
+
+
+def cells(notebook):
+    return json.loads(notebook_path(notebook).read_text(encoding="utf-8"))["cells"]
+
+
+def test_the_notebooks_are_these_and_the_workbook_runs_all_of_them():
+    found = sorted(path.stem for path in (project_folder() / "notebooks").glob("*.ipynb"))
+    assert found == sorted(NOTEBOOKS)
+    assert {notebook for notebook, _ in STEPS} == set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_only_checked_cells_keep_their_output_and_no_cell_hides_a_function(notebook):
+    for cell in cells(notebook):
+        source = "".join(cell["source"])
+        assert len(source.splitlines()) <= 30
+        if cell["cell_type"] == "code":
+            checked = source.startswith("# NBVAL_CHECK_OUTPUT")
+            assert bool(cell["outputs"]) == checked and (cell["execution_count"] is not None) == checked
+            assert "def " not in source
+
+
+def test_every_notebook_runs_as_it_stands_with_the_outputs_it_shows(demo):
+    """nbval, in order: 08 reads what 05 wrote."""
+    paths = [str(notebook_path(notebook)) for notebook in NOTEBOOKS]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", *paths],
+        cwd=project_folder(),
+        capture_output=True,
+        text=True,
+    )
+    code_cells = sum(cell["cell_type"] == "code" for notebook in NOTEBOOKS for cell in cells(notebook))
+    assert done.returncode == 0 and f"{code_cells} passed" in done.stdout, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_a_changed_parameter_reaches_the_notebook_and_a_second_run_finds_it_done(demo, capsys):
+    folder, ran = run_notebook("05_protonet_training", {"num_support": 1, "num_way": 3, **QUICK})
+    record = read_json(folder / "run.json")
+    assert ran and record["status"] == "complete" and record["parameters"]["num_way"] == 3
+    assert (
+        len(record["result"]) == 18 and (folder / "executed.ipynb").exists() and (folder / "best.safetensors").exists()
+    )
+    assert run_notebook("05_protonet_training", {"num_support": 1, "num_way": 3, **QUICK}) == (folder, False)
+    for notebook, parameters in (("00_start_here", {"seed": 1}), ("02_spectrogram_exploration", {"seed": 1})):
+        folder, ran = run_notebook(
+            notebook, {name: value for name, value in parameters.items() if name in notebook_parameters(notebook)}
+        )
+        assert ran and read_json(folder / "run.json")["status"] == "complete"
+    folder, _ = run_notebook("08_result_tables", {"corpus": "demo"})
+    assert "3-way 1-shot" in (folder / "tables.md").read_text(encoding="utf-8")
+
+
+def test_as_published_is_labelled_and_meets_fewer_tasks(demo):
+    folder, _ = run_notebook("05_protonet_training", {"protocol": "as_published", **QUICK})
+    rows = read_json(folder / "run.json")["result"]
+    assert {row["episode_rule"] for row in rows} == {"segment"} and all(row["interval_as_published"] for row in rows)
+
+
+def test_plain_papermill_refuses_an_unknown_parameter_too(demo, tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(notebook_path("05_protonet_training")),
+            str(tmp_path / "out.ipynb"),
+            "-k",
+            "python3",
+            "-p",
+            "num_wey",
+            "3",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "did you mean 'num_way'" in done.stderr
+
+
+def test_a_failing_notebook_names_its_cell_and_leaves_what_it_did(demo):
+    with pytest.raises(RuntimeError, match=r"stopped in cell \d+: ValueError: .*num_way=70 needs 70 speakers"):
+        run_notebook("05_protonet_training", {"num_way": 70, **QUICK})
+
+
+def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, monkeypatch, capsys):
+    quick = tuple((name, {**parameters, **(QUICK if name.startswith("05") else {})}) for name, parameters in STEPS)
+    monkeypatch.setattr("speakerlib.experiments.workbook.STEPS", quick)
+    run_workbook(str(so762))
+    first = capsys.readouterr().out
+    assert "5-way 5-shot, recorded:" in first and "real speech" in first
+    run_workbook("so762")
+    assert capsys.readouterr().out.count("done already") == len(STEPS)
