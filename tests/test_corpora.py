@@ -195,6 +195,7 @@ def test_a_split_file_is_followed_to_the_letter(tmp_path, capsys):
     ("speaker,split\na,train\nb,test\nc,dev\n", "into split 'dev'; expected one of train, validation, test"),
     ("speaker,split\na,train\na,test\nb,test\nc,test\n", "names speaker 'a' more than once"),
     ("name,part\na,train\n", "has the columns name, part; expected speaker and split"),
+    ("", "split.csv is not a csv with the columns speaker and split"),
     ("speaker,split\na,train\nb,train\nc,train\nx,test\n", "leaves test without speakers: 1 of the 4"),
 ])
 def test_a_wrong_split_file_is_told(tmp_path, lines, message):
@@ -330,6 +331,21 @@ def test_a_torn_corpus_says_so_when_opened_and_is_healed_by_importing(data_folde
         open_corpus("people")
     assert import_corpus(source, progress=False).fingerprint == before
     assert "is damaged and is imported again" in capsys.readouterr().out
+    table = data_folder / "corpora" / "people" / "corpus.parquet"
+    table.write_bytes(table.read_bytes()[:-2])
+    with pytest.raises(RuntimeError, match="its table cannot be read .*Import it again"):
+        open_corpus("people")
+    assert import_corpus(source, progress=False).fingerprint == before
+
+
+@pytest.mark.parametrize(("asked", "message"), [
+    ({"seed": -1}, "seed=-1: expected a whole number of at least 0"),
+    ({"split_file": "nowhere.csv"}, "there is no split file nowhere.csv"),
+])
+def test_a_wrong_split_is_refused_before_anything_is_decoded(data_folder, source, asked, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        import_corpus(source, progress=False, **asked)
+    assert not data_folder.exists() or not list(data_folder.rglob("shard-*"))
 
 
 def test_waveforms_that_are_not_the_tables_are_not_opened(data_folder, source, monkeypatch):

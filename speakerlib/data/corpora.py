@@ -20,7 +20,7 @@ from speakerlib.data.files import (
     write_json,
 )
 from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan
-from speakerlib.data.splits import SPLITS, assign_splits
+from speakerlib.data.splits import SPLITS, assign_splits, check_splits
 from speakerlib.data.waveform_store import WaveformStore, build_waveform_store
 
 COLUMNS = ["speaker", "session", "utterance", "path", "start", "duration", "split"]
@@ -85,6 +85,7 @@ def import_corpus(source, name=None, pattern=None, split_file=None, seed=0, prog
     committed = project_folder() / "data" / "splits" / f"{name}.csv"
     if split_file is None and committed.is_file():
         split_file = committed
+    check_splits(found, seed, split_file)
     record = {"version": VERSION, "name": name, "source": _relative(source, folder),
               "pattern": found.attrs["pattern"], "synthetic": bool(synthetic), "min_seconds": min_seconds,
               "seed": seed, "split_file": split_file and checksum(split_file),
@@ -126,7 +127,10 @@ def open_corpus(name):
     if record.get("version") != VERSION:
         raise RuntimeError(f"corpus {name!r} in {folder} was written as version {record.get('version')}, "
                            f"expected {VERSION}. Import it again.")
-    table = pd.read_parquet(folder / "corpus.parquet")
+    try:
+        table = pd.read_parquet(folder / "corpus.parquet")
+    except (OSError, ValueError) as error:  # missing or torn
+        raise RuntimeError(f"corpus {name!r}: its table cannot be read ({error}). Import it again.") from error
     waveforms = WaveformStore.open(folder / "waveforms")
     if list(table.columns) != COLUMNS or len(table) != len(waveforms):
         raise RuntimeError(f"corpus {name!r}: the table in {folder} has {len(table)} rows of "

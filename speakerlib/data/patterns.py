@@ -52,7 +52,7 @@ def scan(folder, pattern=None):
 def list_audio(folder, pattern=None):
     """Sorted relative paths of the audio in `folder`, and of files with the suffix that the pattern names."""
     if not folder.exists():
-        raise FileNotFoundError(f"there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {folder}; expected one that holds audio. Check the path.")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, expected a folder of audio files")
     suffixes = {*AUDIO_SUFFIXES, os.path.splitext(pattern or "")[1].lower()} - {""}
@@ -70,7 +70,8 @@ def list_audio(folder, pattern=None):
                   if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes]
     if not found:
         raise ValueError(f"there is no audio in {folder}: {num_files} files, none of them named "
-                         f"{', '.join('*' + suffix for suffix in sorted(suffixes))}.")
+                         f"{', '.join('*' + suffix for suffix in sorted(suffixes))}. Give the folder that holds "
+                         "the speakers' files.")
     return sorted(found)
 
 

@@ -1,5 +1,7 @@
 """Divides speakers into train, validation and test: no speaker is ever in two of them."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -14,12 +16,22 @@ def assign_splits(table, seed=0, split_file=None):
     the speakers train, 10 % validation, 30 % test, at least two of each from six speakers on.
     Raises ValueError for fewer than three speakers, and for a file that lacks one or leaves a split empty.
     """
+    check_splits(table, seed, split_file)
     speakers = sorted(table["speaker"].unique())
-    if len(speakers) < len(SPLITS):
-        raise ValueError(f"{len(speakers)} speakers cannot be divided into {', '.join(SPLITS)}: expected at "
-                         f"least {len(SPLITS)}, and 6 for two of each. Add speakers.")
     chosen = _draw_splits(speakers, seed) if split_file is None else _read_splits(split_file, speakers)
     return table["speaker"].map(chosen).astype("str").rename("split")
+
+
+def check_splits(table, seed=0, split_file=None):
+    """Raises what assign_splits would raise whichever files turn out to be unusable: for use before decoding."""
+    num_speakers = table["speaker"].nunique()
+    if num_speakers < len(SPLITS):
+        raise ValueError(f"{num_speakers} speakers cannot be divided into {', '.join(SPLITS)}: expected at "
+                         f"least {len(SPLITS)}, and 6 for two of each. Add speakers.")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: expected a whole number of at least 0.")
+    if split_file is not None:
+        _read_list(split_file)
 
 
 def _draw_splits(speakers, seed):
@@ -32,8 +44,16 @@ def _draw_splits(speakers, seed):
     return {speakers[position]: name for position, name in zip(order, names, strict=True)}
 
 
-def _read_splits(split_file, speakers):
-    listed = pd.read_csv(split_file, dtype="str", keep_default_na=False)
+def _read_list(split_file):
+    """The file's table, with one row a speaker and the split of each known."""
+    if not Path(split_file).is_file():
+        raise FileNotFoundError(f"there is no split file {split_file}; expected a csv with the columns speaker and "
+                                "split. Check the path.")
+    try:
+        listed = pd.read_csv(split_file, dtype="str", keep_default_na=False)
+    except ValueError as error:  # empty, not text, or rows of different lengths
+        raise ValueError(f"{split_file} is not a csv with the columns speaker and split ({str(error).strip()}). "
+                         "Write one line a speaker, such as id10001,train.") from error
     if not {"speaker", "split"} <= set(listed.columns):
         raise ValueError(f"{split_file} has the columns {', '.join(listed)}; expected speaker and split.")
     wrong = listed[~listed["split"].isin(SPLITS)]
@@ -43,6 +63,11 @@ def _read_splits(split_file, speakers):
     if listed["speaker"].duplicated().any():
         twice = listed["speaker"][listed["speaker"].duplicated()].iloc[0]
         raise ValueError(f"{split_file} names speaker {twice!r} more than once.")
+    return listed
+
+
+def _read_splits(split_file, speakers):
+    listed = _read_list(split_file)
     chosen = dict(zip(listed["speaker"], listed["split"], strict=True))
     absent = [speaker for speaker in speakers if speaker not in chosen]
     if absent:
