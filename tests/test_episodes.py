@@ -101,9 +101,12 @@ def test_too_small_a_split_says_both_numbers():
     with pytest.raises(
         ValueError,
         match=r"num_way=10 needs 10 speakers with 5 support and 15 query segments \(20 in all\) "
-        r"that share no utterance; corpus 'x', split 'test' has 6 \(of 6 speakers\)",
+        r"that share no utterance; corpus 'x', split 'test' has 6 \(of 6 speakers\). "
+        "Use num_way<=6, or more speakers.$",
     ):
         EpisodeSampler(regular(6), 10, 5, 15, "utterance", name="corpus 'x', split 'test'")
+    with pytest.raises(ValueError, match="has 0 .of 6 speakers.. Use fewer num_support"):
+        EpisodeSampler(regular(6), 5, 5, 1500, "utterance")
 
 
 @pytest.mark.parametrize(

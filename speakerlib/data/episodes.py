@@ -94,12 +94,15 @@ class EpisodeSampler:
     def _check_enough_speakers(self, segments, name):
         if len(self.speakers) < self.num_way:
             needed = self.num_support + self.num_query
-            fewer = f"num_way<={len(self.speakers)}, " if len(self.speakers) > 1 else ""
+            total = segments["speaker"].nunique()
+            advice = [f"num_way<={len(self.speakers)}"] if len(self.speakers) > 1 else []
+            advice += ["more speakers"] if total < self.num_way else []
+            if len(self.speakers) < total:  # some speakers have too little
+                advice += ["fewer num_support + num_query", "shorter segments", "another episode_rule"]
             raise ValueError(
                 f"num_way={self.num_way} needs {self.num_way} speakers with {self.num_support} support and "
                 f"{self.num_query} query segments ({needed} in all) that share no {self.rule}; {name} has "
-                f"{len(self.speakers)} (of {segments['speaker'].nunique()} speakers). "
-                f"Use {fewer}fewer num_support + num_query, shorter segments, or another episode_rule."
+                f"{len(self.speakers)} (of {total} speakers). Use {', or '.join(advice)}."
             )
 
     def _choose_speakers(self, tasks):
