@@ -107,5 +107,5 @@ def require_space(folder, num_bytes, what):
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        raise OSError(f"{what} needs {num_bytes / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free. "
+        raise OSError(f"{what} needs {num_bytes / 1e6:,.1f} MB in {folder}, and {free / 1e6:,.1f} MB are free. "
                       "Free some space, or set SPEAKERLIB_DATA to a folder on a larger disk.")
