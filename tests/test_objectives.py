@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speakerlib.models.objectives import euclidean_logits, prototypes, prototypical_loss
+from speakerlib.models.objectives import euclidean_logits, prototypical_loss
 
 
 def loss_by_definition(support, query):
@@ -41,31 +41,6 @@ def test_prototypical_loss_is_its_definition(tasks, way, num_support, num_query,
     assert [found[1].item(), found[2].item()] == pytest.approx(expected[1:], abs=1e-6)  # float32 means
     single = prototypical_loss(torch.from_numpy(support).float(), torch.from_numpy(query).float())
     assert single[0].item() == pytest.approx(expected[0], rel=1e-4, abs=1e-5)
-
-
-def test_prototypes_are_means_in_any_order():
-    rng = np.random.default_rng(0)
-    support, labels = rng.normal(size=(12, 5)), np.repeat(np.arange(4), 3)
-    order = rng.permutation(12)
-    found = prototypes(torch.from_numpy(support[order]), torch.from_numpy(labels[order]), num_way=4)
-    assert np.allclose(found.numpy(), support.reshape(4, 3, 5).mean(axis=1), rtol=1e-12)
-
-
-def test_prototypes_pass_the_gradient_to_each_support_clip():
-    support = torch.randn(6, 3, requires_grad=True)
-    prototypes(support, torch.tensor([0, 0, 0, 1, 1, 1]), num_way=2).sum().backward()
-    assert torch.allclose(support.grad, torch.full((6, 3), 1 / 3))
-
-
-@pytest.mark.parametrize(("labels", "message"), [
-    ([0, 0, 2], r"No support for 1 of num_way=3 speakers \(labels \[1\]\)"),
-    ([0, 1, 3], "0 to 3; expected 0 to 2"),
-    ([-1, 1, 2], "-1 to 2; expected 0 to 2"),
-    ([0, 1], r"\(2,\) labels for \(3, 4\)"),
-])
-def test_prototypes_refuse_labels_that_leave_a_speaker_out(labels, message):
-    with pytest.raises(ValueError, match=message):
-        prototypes(torch.randn(3, 4), torch.tensor(labels), num_way=3)
 
 
 def test_logits_are_minus_the_unsquared_distance_alone_and_in_batches():

@@ -27,29 +27,6 @@ def prototypical_loss(embeddings_support, embeddings_query):
     return loss, query_accuracy, support_accuracy
 
 
-def prototypes(support, labels, num_way):
-    """Mean support embedding of each speaker (Snell et al. 2017, eq. 1).
-
-    support: (num_way * num_support, dim); labels: (num_way * num_support,), integers in [0, num_way).
-    Returns (num_way, dim). Raises ValueError if a speaker has no support, or a label is out of range.
-    """
-    labels = torch.as_tensor(labels, device=support.device, dtype=torch.long)
-    if labels.shape != support.shape[:1]:
-        raise ValueError(f"Expected one label a support embedding; got {tuple(labels.shape)} labels for "
-                         f"{tuple(support.shape)} embeddings.")
-    if labels.numel() and (labels.min() < 0 or labels.max() >= num_way):
-        raise ValueError(f"Labels run from {labels.min()} to {labels.max()}; expected 0 to {num_way - 1} "
-                         f"for num_way={num_way}.")
-    counts = torch.bincount(labels, minlength=num_way)
-    if (counts == 0).any():
-        missing = (counts == 0).nonzero().flatten().tolist()
-        raise ValueError(f"No support for {len(missing)} of num_way={num_way} speakers (labels "
-                         f"{missing[:5]}). Every speaker needs at least one support embedding.")
-    support = _at_least_float32(support)
-    sums = support.new_zeros(num_way, support.shape[1]).index_add(0, labels, support)
-    return sums / counts[:, None]
-
-
 def euclidean_logits(queries, prototypes):
     """Minus the Euclidean distance, not squared (as in Boccio's code), of each query to each prototype.
 
