@@ -325,7 +325,7 @@ def test_a_disk_that_fills_up_keeps_the_finished_shards(corpus, monkeypatch, com
 
 def test_a_disk_that_is_too_small_is_told_before_any_work(corpus, monkeypatch, computed):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100_000))
-    with pytest.raises(OSError, match="Computing features compact-recorded-.* needs .* GB .*SPEAKERLIB_DATA"):
+    with pytest.raises(OSError, match="Computing features compact-recorded-.* needs .* MB .*SPEAKERLIB_DATA"):
         prepare_features(corpus, progress=False)
     assert computed == []
 
