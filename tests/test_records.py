@@ -158,3 +158,15 @@ def test_every_published_figure_has_a_source():
     boccio, kye = tables.published("boccio"), tables.published("kye")
     assert (boccio["table"] == "nine cells").sum() == 9 and (boccio["table"] == "pretrained").sum() == 10
     assert boccio["source"].notna().all() and kye["source"].notna().all()
+
+
+def test_a_corpus_named_by_its_folder_goes_by_its_name(data_folder):
+    by_folder = run_folder(PROTONET, settings(corpus="/somewhere/demo"), fake_corpus())
+    assert by_folder == run_folder(PROTONET, settings(corpus="demo"), fake_corpus())
+
+
+def test_runs_that_differ_in_the_number_of_test_tasks_are_two_tables(data_folder):
+    finished(0.9)
+    finished(0.8, test_tasks=50)
+    captions = [caption for caption, _ in tables.nine_cell_tables(read_results(PROTONET))]
+    assert len(captions) == len(set(captions)) == 4

@@ -146,7 +146,7 @@ def test_the_live_curve_keeps_one_picture_and_its_finish_draws_the_last_report(m
 def test_a_heat_map_writes_each_accuracy_and_says_what_was_not_run():
     grid = pd.DataFrame([[0.9, np.nan], [0.95, 0.8]], index=[1, 5], columns=[3, 5])
     texts = {text.get_text() for text in tables.accuracy_heatmap(grid, 0.1 * grid).axes[0].texts}
-    assert texts == {"90.0\n± 9.0", "not run", "95.0\n± 9.5", "80.0\n± 8.0"}
+    assert texts == {"90.0\n± 9.0", "no result", "95.0\n± 9.5", "80.0\n± 8.0"}
 
 
 def test_an_embedding_map_gives_each_of_twenty_speakers_a_look_of_its_own():

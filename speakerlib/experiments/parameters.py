@@ -6,11 +6,13 @@ import json
 from types import SimpleNamespace
 
 from speakerlib.data.files import project_folder
+from speakerlib.data.front_ends import FRONT_ENDS
+from speakerlib.models.encoders import ENCODERS
 
 
-def whole(least):
-    """A whole number of at least `least`."""
-    return f"a whole number of at least {least}", lambda v: _is_whole(v) and v >= least
+def whole(least, most=2**31 - 1):
+    """A whole number from `least` to `most`."""
+    return f"a whole number of at least {least} (at most {most})", lambda v: _is_whole(v) and least <= v <= most
 
 
 def number(above, most=float("inf")):
@@ -28,8 +30,8 @@ TEXT = ("some text", lambda v: isinstance(v, str) and bool(v.strip()))
 
 PARAMETERS = {  # name: (what is expected, check)
     "corpus": TEXT,
-    "front_end": TEXT,
-    "encoder": TEXT,
+    "front_end": choice(*FRONT_ENDS),
+    "encoder": choice(*ENCODERS),
     "num_way": whole(2),
     "num_support": whole(1),
     "num_query": whole(1),

@@ -8,7 +8,8 @@ import torch
 
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.episodes import EpisodeSampler, default_rule
-from speakerlib.data.features import prepare_features
+from speakerlib.data.features import CONDITIONS, prepare_features, segment_table
+from speakerlib.data.front_ends import FRONT_ENDS, identifier, num_frames
 from speakerlib.experiments.evaluation import (
     embed,
     episode_accuracy,
@@ -17,12 +18,11 @@ from speakerlib.experiments.evaluation import (
     interval_over_tasks,
     transductive_accuracy,
 )
-from speakerlib.experiments.training import load_weights, train
+from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.encoders import build_encoder
 from speakerlib.models.objectives import prototypical_loss
 
 NINE_CELLS = tuple((num_way, num_support) for num_support in (1, 5, 10) for num_way in (3, 5, 10))
-CONDITIONS = ("recorded", "changed")
 VALIDATION_TASKS = 100  # a few milliseconds each: the segments are embedded once
 TRANSDUCTIVE_TASKS = 100  # as_published needs a forward pass a task
 
@@ -35,6 +35,11 @@ class Experiment:
 
     settings: object
     corpus: object
+
+    @cached_property
+    def segments(self):
+        """The segment table; it needs no features."""
+        return segment_table(self.corpus, self.settings.segment_seconds)
 
     @cached_property
     def recorded(self):
@@ -50,19 +55,29 @@ class Experiment:
         """`auto` is the published rule under `as_published`, else the strictest that the corpus allows."""
         if self.settings.episode_rule != "auto":
             return self.settings.episode_rule
-        return "segment" if self.settings.protocol == "as_published" else default_rule(self.recorded.segments)
+        return "segment" if self.settings.protocol == "as_published" else default_rule(self.segments)
 
     @property
     def checkpoint_split(self):
         """Where checkpoints are chosen: validation speakers, except as published."""
         return "test" if self.settings.protocol == "as_published" else "validation"
 
+    @cached_property
+    def checkpoint_num_way(self):
+        """num_way where checkpoints are chosen: a small validation split plays with fewer speakers."""
+        able = len(self.sampler(self.checkpoint_split, 2, self.settings.num_support, _VALIDATION).speakers)
+        return min(self.settings.num_way, able)
+
+    def new_encoder(self):
+        """The encoder of the settings, untrained, for this front end and segment length."""
+        front_end = FRONT_ENDS[self.settings.front_end]
+        frames = num_frames(front_end, round(self.settings.segment_seconds * front_end.sample_rate))
+        return build_encoder(self.settings.encoder, front_end.num_mels, frames)
+
     def sampler(self, split, num_way, num_support, purpose):
         """Episodes of one split; every purpose has its own list of tasks."""
-        segments = self.recorded.segments
-        segments = segments[segments["split"] == split]
         return EpisodeSampler(
-            segments,
+            self.segments[self.segments["split"] == split],
             num_way,
             num_support,
             self.settings.num_query,
@@ -73,11 +88,16 @@ class Experiment:
 
 
 def open_experiment(settings):
-    """Corpus and features of the settings; everything that can be refused is refused here, before any training."""
+    """Corpus and settings; what can be refused is refused here, before features are made or anything is trained."""
     experiment = Experiment(settings, find_corpus(settings.corpus))
+    experiment.new_encoder()
     experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
-    _validation_sampler(experiment)
-    build_encoder(settings.encoder, experiment.recorded.num_mels, experiment.recorded.num_frames)
+    experiment.sampler("test", *NINE_CELLS[0], _TEST)
+    if experiment.checkpoint_num_way < settings.num_way:
+        print(
+            f"Checkpoints are chosen on {experiment.checkpoint_num_way}-way tasks: no more of split "
+            f"{experiment.checkpoint_split!r} fit {settings.num_support} support and {settings.num_query} query segments."
+        )
     return experiment
 
 
@@ -89,7 +109,7 @@ def train_protonet(experiment, run, on_progress=None):
     """
     settings, features = experiment.settings, experiment.recorded
     torch.manual_seed(settings.seed)
-    encoder = build_encoder(settings.encoder, features.num_mels, features.num_frames)
+    encoder = experiment.new_encoder()
     sampler = experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
 
     def compute_loss(model, step):
@@ -102,6 +122,7 @@ def train_protonet(experiment, run, on_progress=None):
         loss, accuracy, support_accuracy = prototypical_loss(support, query)
         return loss, {"training_accuracy": accuracy, "support_accuracy": support_accuracy}
 
+    run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision())
     try:
         history = train(
             encoder,
@@ -113,6 +134,7 @@ def train_protonet(experiment, run, on_progress=None):
             print_interval=settings.print_interval,
             validate=_validation(experiment),
             on_progress=on_progress,
+            data={"front_end": identifier(features.front_end), "segment_seconds": settings.segment_seconds},
         )
     except KeyboardInterrupt:
         run.pause()
@@ -139,7 +161,8 @@ def nine_cells(experiment, encoder, run, progress=True):
             features = experiment.features(condition)
             accuracy_of = _accuracy_of(experiment, encoder, features, transductive)
             for num_way, num_support in NINE_CELLS:
-                rows.append(_cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of))
+                row = _cell(experiment, num_way, num_support, num_tasks, accuracy_of)
+                rows.append({"condition": condition, "channel_family": features.channel_family, **row})
                 bar.update()
     return rows
 
@@ -162,14 +185,13 @@ def _accuracy_of(experiment, encoder, features, transductive):
     return lambda episodes: episode_accuracy(embeddings, ids, episodes)
 
 
-def _cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of):
+def _cell(experiment, num_way, num_support, num_tasks, accuracy_of):
     row = {
-        "condition": condition,
         "num_way": num_way,
         "num_support": num_support,
         "episode_rule": experiment.rule,
         "accuracy": None,
-        "reason": None,
+        **dict.fromkeys(("interval", "low", "high", "tasks", "speakers", "interval_as_published", "reason")),
     }
     try:
         sampler = experiment.sampler("test", num_way, num_support, _TEST)
@@ -191,17 +213,10 @@ def _cell(experiment, condition, num_way, num_support, num_tasks, accuracy_of):
     }
 
 
-def _validation_sampler(experiment):
-    settings = experiment.settings
-    split = experiment.checkpoint_split
-    speakers = experiment.recorded.segments.query("split == @split")["speaker"].nunique()
-    num_way = max(2, min(settings.num_way, speakers))  # a small validation split plays with fewer speakers
-    return experiment.sampler(split, num_way, settings.num_support, _VALIDATION)
-
-
 def _validation(experiment):
     """The function that train() calls at each test_interval."""
-    features, sampler = experiment.recorded, _validation_sampler(experiment)
+    features, split = experiment.recorded, experiment.checkpoint_split
+    sampler = experiment.sampler(split, experiment.checkpoint_num_way, experiment.settings.num_support, _VALIDATION)
     if experiment.settings.protocol == "as_published":
         episodes = sampler.draw(0, 4 * experiment.settings.batch_size)
         return lambda model: {"validation_accuracy": float(transductive_accuracy(model, features, episodes).mean())}

@@ -22,9 +22,11 @@ def publish(corpus):
         write_json(folder / "records" / f"{run['notebook']}_{run['run']}.json", run["record"])
         if run["notebook"].startswith("05") and (run["num_way"], run["num_support"]) != (5, 5):
             continue
-        prefix = f"{run['notebook'][:2]}_" + (f"{run['front_end']}_" if run["notebook"].startswith("05") else "")
+        prefix = run["notebook"][:2]
+        if prefix == "05":
+            prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}"
         for picture in sorted((run["folder"] / "figures").glob("*.png")):
-            _copy(picture, folder / f"{prefix}{picture.name}")
+            _copy(picture, folder / f"{prefix}_{picture.name}")
         if (run["folder"] / "tables.md").exists():
             _copy(run["folder"] / "tables.md", folder / "tables.md")
     return folder

@@ -72,7 +72,7 @@ def run_id(notebook, parameters, fingerprint):
 
 def run_folder(notebook, settings, corpus=None):
     """data/runs/<notebook>/<run id>: the same parameters on the same corpus always lead to the same folder."""
-    name = run_id(notebook, vars(settings), corpus.fingerprint if corpus else None)
+    name = run_id(notebook, _parameters(settings, corpus), corpus.fingerprint if corpus else None)
     return data_folder() / "runs" / check_name(notebook, "notebook") / name
 
 
@@ -88,7 +88,8 @@ def start_run(notebook, settings, corpus=None):
         if run.is_complete:
             print(f"This run is complete; its numbers are shown again. To repeat it, delete {short_path(folder)}")
         return run
-    run = Run(folder, {"notebook": notebook, "run": folder.name, "status": "started", "parameters": vars(settings)})
+    parameters = _parameters(settings, corpus)
+    run = Run(folder, {"notebook": notebook, "run": folder.name, "status": "started", "parameters": parameters})
     run.write(
         corpus=_describe(corpus),
         commit=_commit(),
@@ -161,6 +162,11 @@ def read_histories(results):
     import pandas as pd
 
     return {folder: pd.read_csv(folder / "metrics.csv") for folder in results["folder"].unique()}
+
+
+def _parameters(settings, corpus):
+    """The settings by name; a corpus that was named by its folder goes by its own name."""
+    return {**vars(settings), "corpus": corpus.name} if corpus else dict(vars(settings))
 
 
 def _describe(corpus):

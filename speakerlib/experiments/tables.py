@@ -17,6 +17,8 @@ RECIPE = [
     "batch_size",
     "learning_rate",
     "num_train_iterations",
+    "test_interval",
+    "test_tasks",
     "seed",
 ]
 
@@ -40,7 +42,9 @@ def describe(recipe):
     return (
         f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {recipe['encoder']}, "
         f"{recipe['protocol']}, rule {recipe['episode_rule']}, {recipe['num_query']} queries, "
-        f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, seed {recipe['seed']}"
+        f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, Adam {recipe['learning_rate']:g}, "
+        f"checkpoint of each {recipe['test_interval']} steps, test_tasks {recipe['test_tasks']}, "
+        f"seed {recipe['seed']}, corpus version {recipe['corpus_fingerprint'][:8]}"
     )
 
 
@@ -56,7 +60,8 @@ def nine_cell_tables(results):
         if five.any():
             caption = f"One network, trained 5-way 5-shot, in all nine cells: {describe(recipe)}"
             tables.append((caption, _nine_cells(rows[five])))
-        tables.append((f"One network a cell: {describe(recipe)}", _nine_cells(rows[own])))
+        if own.any():
+            tables.append((f"One network a cell: {describe(recipe)}", _nine_cells(rows[own])))
     return tables
 
 

@@ -28,7 +28,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, test_interval, print_interval,
           validate=None, watch="validation_accuracy", best="max", optimizer="adam", precision="auto",
-          on_progress=None):
+          on_progress=None, data=None):
     """Trains the model in place, or goes on from the checkpoint in folder; returns the history (a DataFrame).
 
     compute_loss(model, step) -> (loss, dict of scalars), step = 0, 1, ...; its data must come from the step
@@ -45,6 +45,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     losses are computed in float32; "fp32" forces float32; "auto" takes bf16 where the machine has units for
     it (or what the checkpoint was begun with).
 
+    data: a dict that names what the model is trained on; a checkpoint of other data is refused.
+
     Leaves in folder: checkpoint.pt (each test_interval steps, at an interruption, at the end), metrics.csv,
     last.safetensors, best.safetensors (with validate), tensorboard/. Leaves the model with the last weights,
     in eval mode. Hold a lock on folder if several processes may train there.
@@ -60,7 +62,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
         precision = state["settings"].get("precision") if state else machine_precision()
     settings = {"learning_rate": float(learning_rate), "optimizer": optimizer, "precision": precision,
                 "test_interval": int(test_interval), "print_interval": int(print_interval),
-                "watch": watch, "best": best}
+                "watch": watch, "best": best,
+                "data": data or {}}
     if state:
         _check_state(state, settings, model, total, folder / CHECKPOINT)
         model.load_state_dict(state["weights"])

@@ -2,15 +2,17 @@
 
 import logging
 import sys
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 from traitlets.config import Config
 
 from speakerlib.data.corpora import find_corpus
-from speakerlib.data.files import data_folder
+from speakerlib.data.files import data_folder, folder_lock
 from speakerlib.experiments.parameters import check_parameters, notebook_parameters, notebook_path
 from speakerlib.experiments.records import read_results, run_folder
 from speakerlib.experiments.tables import headline
@@ -24,8 +26,6 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
     ("08_result_tables", {}),
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
-
-_OVER_SOCKETS = Config({"KernelManager": {"transport": "ipc"}})  # files of this user, not open ports
 
 
 def run_workbook(corpus="demo", force=False):
@@ -69,7 +69,8 @@ def run_notebook(notebook, parameters, force=False, title=None):
         return folder, False
     if force:
         _forget(folder)
-    _execute(notebook, parameters, folder, title)
+    with folder_lock(folder, title):
+        _execute(notebook, parameters, folder, title)
     return folder, True
 
 
@@ -81,15 +82,13 @@ def _execute(notebook, parameters, folder, title):
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = notebook_path(notebook)
-    cells = 1 + sum(
-        cell.cell_type == "code" for cell in nbformat.read(source, as_version=4).cells
-    )  # papermill adds one
+    code_cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
     output = folder / ".executing.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     finished = threading.Event()
     seconds = 1.0 if sys.stderr.isatty() else 15.0  # a log file gets a line now and then
     with tqdm(
-        total=cells,
+        total=len(code_cells) + 1,  # papermill adds one
         desc=title,
         mininterval=seconds,
         bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]",
@@ -97,27 +96,37 @@ def _execute(notebook, parameters, folder, title):
         watcher = threading.Thread(target=_watch_training, args=(bar, folder, seconds, finished), daemon=True)
         watcher.start()
         try:
-            papermill.execute_notebook(
-                source,
-                output,
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=source.parent,
-                progress_bar=False,
-                config=_OVER_SOCKETS,
-                on_cell_executed=lambda **_: bar.update(),
-            )
+            with _kernel_sockets() as config:
+                papermill.execute_notebook(
+                    source,
+                    output,
+                    parameters=parameters,
+                    kernel_name="python3",
+                    cwd=source.parent,
+                    progress_bar=False,
+                    config=config,
+                    on_cell_executed=lambda **_: bar.update(),
+                )
         except PapermillExecutionError as error:
             failed = output.replace(folder / "failed.ipynb")
             raise RuntimeError(
                 f"{notebook} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
-                f"The notebook as far as it came: {failed}. What is done is kept: run the same again to go on."
+                f"As far as it came: {failed}. What was done is kept: once the cause is mended, run the same again."
             ) from None
         finally:
             finished.set()
             watcher.join()
     (folder / "failed.ipynb").unlink(missing_ok=True)
     output.replace(folder / "executed.ipynb")
+
+
+@contextmanager
+def _kernel_sockets():
+    """Yields the configuration of a kernel that is reached by files of this user and execution, not by open ports."""
+    with tempfile.TemporaryDirectory(prefix="speakerlib-") as folder:
+        quiet = ["--IPKernelApp.log_level=CRITICAL"]  # or an interruption prints the kernel's own traceback
+        sockets = {"transport": "ipc", "ip": f"{folder}/kernel"}
+        yield Config({"KernelManager": sockets, "NotebookClient": {"extra_arguments": quiet}})
 
 
 def _watch_training(bar, folder, seconds, finished):

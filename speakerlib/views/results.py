@@ -25,7 +25,11 @@ def shots_over_training(results, histories, num_way=5):
     """
     figures = {}
     for recipe, rows in recipes(results[results["trained_num_way"] == num_way]):
+        if "checkpoint_num_way" in rows:  # a small validation split may have played with fewer speakers
+            rows = rows[rows["checkpoint_num_way"] == num_way]
         runs = rows.groupby("trained_num_support")["folder"].first()
+        if runs.empty:
+            continue
         curves = {shots: histories[folder] for shots, folder in runs.items()}
         split = "test" if recipe["protocol"] == "as_published" else "validation"
         figures[_name("shots_over_training", recipe, figures)] = plot_shots_over_training(

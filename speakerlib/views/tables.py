@@ -11,7 +11,7 @@ _SHADES = "Blues"
 def accuracy_heatmap(table, half_width=None, title=None, vmin=0.0, vmax=1.0, axis=None):
     """Accuracies of the N-way K-shot cells as a heat map: rows are shots (index), columns ways.
 
-    table: DataFrame of accuracies in 0..1, index num_support, columns num_way; NaN reads "not run".
+    table: DataFrame of accuracies in 0..1, index num_support, columns num_way; NaN reads "no result".
     half_width: like table, half of the 95 % interval. vmin, vmax: the accuracies at the ends of the shading: give
     two maps that are compared the same ones. Returns the figure.
     """
@@ -46,7 +46,7 @@ def style_table(table, caption=None):
 
 def _cell(value, half_width):
     if not np.isfinite(value):
-        return "not run"
+        return "no result"
     if half_width is None or not np.isfinite(half_width):
         return f"{100 * value:.1f}"
     return f"{100 * value:.1f}\n± {100 * half_width:.1f}"
