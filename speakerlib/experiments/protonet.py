@@ -95,8 +95,8 @@ def open_experiment(settings):
     experiment.sampler("test", *NINE_CELLS[0], _TEST)
     if experiment.checkpoint_num_way < settings.num_way:
         print(
-            f"Checkpoints are chosen on {experiment.checkpoint_num_way}-way tasks: no more of split "
-            f"{experiment.checkpoint_split!r} fit {settings.num_support} support and {settings.num_query} query segments."
+            f"Checkpoints are chosen on {experiment.checkpoint_num_way}-way tasks: no more speakers of split "
+            f"{experiment.checkpoint_split!r} can fill {settings.num_support} + {settings.num_query} segments."
         )
     return experiment
 
