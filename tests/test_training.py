@@ -73,6 +73,14 @@ def raise_interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """As on a terminal, even where the tests were started in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def one_thread():
     threads = torch.get_num_threads()
