@@ -112,16 +112,17 @@ def _measured(rows, key):
 
 
 def headline(results, num_way=5, num_support=5):
-    """One sentence a recipe and condition: the accuracy of the cell from the network trained for it."""
+    """Lines for a terminal: each recipe, and beneath it the accuracy of that cell from the network trained for it."""
     lines = []
     for recipe, rows in recipes(results):
         rows = rows.query(
             "num_way == @num_way == trained_num_way and num_support == @num_support == trained_num_support"
         )
-        for row in rows.dropna(subset="accuracy").to_dict("records"):
-            lines.append(
-                f"{num_way}-way {num_support}-shot, {row['condition']}: {100 * row['accuracy']:.1f} % "
-                f"± {100 * row['interval']:.1f} over {row['tasks']:.0f} tasks, {100 * row['low']:.1f} to "
-                f"{100 * row['high']:.1f} over {row['speakers']:.0f} speakers. [{describe(recipe)}]"
-            )
+        found = [
+            f"  {num_way}-way {num_support}-shot, {row['condition']}: {100 * row['accuracy']:.1f} % "
+            f"± {100 * row['interval']:.1f} over {row['tasks']:.0f} tasks, "
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f} over {row['speakers']:.0f} speakers"
+            for row in rows.dropna(subset="accuracy").to_dict("records")
+        ]
+        lines += [f"{describe(recipe)}:", *found] if found else []
     return lines

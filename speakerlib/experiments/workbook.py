@@ -14,7 +14,7 @@ from traitlets.config import Config
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.files import data_folder, folder_lock
 from speakerlib.experiments.parameters import check_parameters, notebook_parameters, notebook_path
-from speakerlib.experiments.records import read_results, run_folder
+from speakerlib.experiments.records import read_results, run_folder, short_path
 from speakerlib.experiments.tables import headline
 
 STEPS = (  # the notebooks in order, with the parameters of each execution
@@ -38,12 +38,10 @@ def run_workbook(corpus="demo", force=False):
         folders.append(folder)
     tables = folders[-1]
     results = read_results("05_protonet_training", corpus.name).query("corpus_fingerprint == @corpus.fingerprint")
-    print(f"\ntables:  {tables / 'tables.md'}")
-    print(
-        "figures:",
-        *(f"  {folder / 'figures'}" for folder in dict.fromkeys(folders) if (folder / "figures").is_dir()),
-        sep="\n",
-    )
+    print(f"\ntables:\n  {short_path(tables / 'tables.md')}\nfigures:")
+    for folder in dict.fromkeys(folders):
+        if (folder / "figures").is_dir():
+            print(f"  {short_path(folder / 'figures')}")
     print("\n".join(headline(results)))
 
 
@@ -65,7 +63,7 @@ def run_notebook(notebook, parameters, force=False, title=None):
     if done and notebook in READS_RECORDS_ONLY:
         done = _newest_record() < (folder / "executed.ipynb").stat().st_mtime
     if done and not force:
-        print(f"{title}: done already, in {folder}")
+        print(f"{title}: done already, in {short_path(folder)}")
         return folder, False
     if force:
         _forget(folder)
