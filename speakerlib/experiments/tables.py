@@ -33,7 +33,7 @@ def recipes(results):
     if results.empty:
         return []
     groups = results.groupby(RECIPE, dropna=False, sort=True)
-    return [(dict(zip(RECIPE, key)), rows) for key, rows in groups]
+    return [({**dict(zip(RECIPE, key)), "tasks": rows["tasks"].max()}, rows) for key, rows in groups]
 
 
 def describe(recipe):
@@ -43,7 +43,7 @@ def describe(recipe):
         f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {recipe['encoder']}, "
         f"{recipe['protocol']}, rule {recipe['episode_rule']}, {recipe['num_query']} queries, "
         f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, Adam {recipe['learning_rate']:g}, "
-        f"checkpoint of each {recipe['test_interval']} steps, test_tasks {recipe['test_tasks']}, "
+        f"tested each {recipe['test_interval']} steps, {recipe['tasks']:.0f} test tasks a cell, "
         f"seed {recipe['seed']}, corpus version {recipe['corpus_fingerprint'][:8]}"
     )
 

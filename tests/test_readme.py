@@ -1,0 +1,53 @@
+"""The README shows what was measured: every table comes from committed run records, every picture exists."""
+
+import re
+import shutil
+
+import pytest
+
+from speakerlib.cli import build_parser
+from speakerlib.data.files import project_folder, read_json
+from speakerlib.experiments import tables
+from speakerlib.experiments.records import read_results
+
+README = (project_folder() / "README.md").read_text(encoding="utf-8")
+RECORDS = sorted((project_folder() / "figures").glob("*/records/*.json"))
+
+
+def test_tables_are_those_of_the_committed_records(data_folder, tmp_path):
+    assert RECORDS
+    for path in RECORDS:
+        record = read_json(path)
+        folder = data_folder / "runs" / record["notebook"] / record["run"]
+        folder.mkdir(parents=True)
+        shutil.copy(path, folder / "run.json")
+    made = tables.nine_cell_tables(read_results("05_protonet_training", "so762"))
+    tables.write_markdown(tmp_path / "tables.md", made)
+    assert (tmp_path / "tables.md").read_text() == (project_folder() / "figures" / "so762" / "tables.md").read_text()
+    shown = [table for caption, table in made if f"{caption}:" in README]
+    assert shown
+    for table in shown:
+        for row in tables.markdown(table).splitlines()[2:]:
+            assert row in README
+
+
+def test_every_record_is_of_a_named_commit_and_both_conditions():
+    for path in RECORDS:
+        record = read_json(path)
+        assert re.fullmatch(r"[0-9a-f]{12}", record["commit"]), f"{path.name}: {record['commit']}"
+        if record["notebook"].startswith("05"):
+            assert {row["condition"] for row in record["result"]} == {"recorded", "changed"}
+
+
+def test_pictures_and_links_exist():
+    links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", README)
+    assert sum(bang == "!" for bang, _, _ in links) >= 4
+    for bang, text, target in links:
+        assert (project_folder() / target).exists(), target
+        assert bang != "!" or len(text) > 20, f"{target} needs a text for those who cannot see it"
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"speakerlib (\w+)", README))))
+def test_the_commands_exist(command):
+    (commands,) = [action.choices for action in build_parser()._actions if hasattr(action.choices, "items")]
+    assert command in commands
