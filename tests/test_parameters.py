@@ -66,6 +66,8 @@ def test_the_first_cell_sees_an_unknown_name_and_a_second_execution_does_not_min
     assert settings.num_way == 3
     again = read_parameters(PROTONET, {**parameters, "num_way": 4, "accuracy": 0.5, "settings": settings})
     assert again.num_way == 4
+    with pytest.raises(ValueError, match="corpus=<object"):  # a later cell took the name for something else
+        read_parameters(PROTONET, {**parameters, "corpus": object(), "settings": settings})
     with pytest.raises(ValueError, match="num_way=1"):
         read_parameters(PROTONET, {**parameters, "num_way": 1, "settings": settings})
 

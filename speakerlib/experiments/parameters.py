@@ -101,6 +101,7 @@ def read_parameters(notebook, variables):
         and (value is None or isinstance(value, (bool, int, float, str, list, dict)))
         and name not in ("In", "Out")
     }
+    plain |= {name: variables[name] for name in known if name in variables}  # whatever became of it since
     if "settings" in variables:
         plain = {name: value for name, value in plain.items() if name in known}
     return SimpleNamespace(**check_parameters(plain, known, notebook))
