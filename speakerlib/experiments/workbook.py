@@ -32,7 +32,7 @@ def run_workbook(corpus="demo", force=False):
     """Executes all notebooks not yet done on a corpus (a name, or a folder of audio); says where the results are."""
     corpus = find_corpus(corpus)
     minutes = 5 + 0.15 * corpus.table["duration"].sum() / 3600  # three trainings; features by the hour of speech
-    print(f"{len(STEPS)} notebooks on {corpus.name}: about {minutes:.0f} minutes on two cores, less what is done already")
+    print(f"{len(STEPS)} notebook runs on {corpus.name}: about {minutes:.0f} minutes on two cores, less what is done")
     folders = []
     for number, (notebook, parameters) in enumerate(STEPS, start=1):
         title = f"[{number}/{len(STEPS)}] {_title(notebook, parameters)}"
