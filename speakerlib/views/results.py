@@ -26,7 +26,7 @@ def shots_over_training(results, histories, num_way=5):
     figures = {}
     for recipe, rows in recipes(results[results["trained_num_way"] == num_way]):
         if "checkpoint_num_way" in rows:  # a small validation split may have played with fewer speakers
-            rows = rows[rows["checkpoint_num_way"] == num_way]
+            rows = rows[rows["checkpoint_num_way"].fillna(num_way) == num_way]
         runs = rows.groupby("trained_num_support")["folder"].first()
         if runs.empty:
             continue
