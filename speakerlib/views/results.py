@@ -33,7 +33,7 @@ def shots_over_training(results, histories, num_way=5):
         curves = {shots: histories[folder] for shots, folder in runs.items()}
         split = "test" if recipe["protocol"] == "as_published" else "validation"
         figures[_name("shots_over_training", recipe, figures)] = plot_shots_over_training(
-            curves, num_way, _title(recipe), split
+            curves, num_way, _title(recipe, break_after=2), split
         )
     return figures
 
@@ -62,7 +62,10 @@ def _name(what, recipe, taken):
     return name if name not in taken else f"{name}_{len(taken)}"
 
 
-def _title(recipe):
-    """The caption's first half: what matters most to someone who sees only the picture."""
+def _title(recipe, break_after=None):
+    """The caption's first half: what matters most to someone who sees only the picture; on two lines if asked."""
     parts = describe(recipe).split(", ")
-    return ", ".join([*parts[:4], next(part for part in parts if "steps" in part)])
+    parts = [*parts[:4], next(part for part in parts if "steps" in part)]
+    if break_after is None:
+        return ", ".join(parts)
+    return ", ".join(parts[:break_after]) + ",\n" + ", ".join(parts[break_after:])
