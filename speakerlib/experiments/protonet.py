@@ -14,9 +14,8 @@ from speakerlib.experiments.evaluation import (
     embed,
     episode_accuracy,
     interval_as_published,
-    interval_over_speakers,
-    interval_over_tasks,
     transductive_accuracy,
+    with_intervals,
 )
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.encoders import build_encoder
@@ -122,7 +121,8 @@ def train_protonet(experiment, run, on_progress=None):
         loss, accuracy, support_accuracy = prototypical_loss(support, query)
         return loss, {"training_accuracy": accuracy, "support_accuracy": support_accuracy}
 
-    run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision())
+    if "precision" not in run.record and not run.is_complete:
+        run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision())
     try:
         history = train(
             encoder,
@@ -199,13 +199,9 @@ def _cell(experiment, num_way, num_support, num_tasks, accuracy_of):
         return {**row, "reason": str(error)}
     episodes = sampler.draw(0, num_tasks)
     accuracy = accuracy_of(episodes)
-    low, high = interval_over_speakers(accuracy, episodes.speakers)
     return {
         **row,
-        "accuracy": float(accuracy.mean()),
-        "interval": float(interval_over_tasks(accuracy)),
-        "low": low,
-        "high": high,
+        **with_intervals(accuracy, episodes.speakers),
         "tasks": num_tasks,
         "speakers": len(sampler.speakers),
         "episodes": episodes.digest(),
