@@ -1,6 +1,8 @@
 """Fixtures that every test may ask for."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,6 +22,16 @@ def so762():
     if not (SO762 / "speech").is_dir():
         pytest.skip(f"real speech is not at hand: {SO762} is absent")
     return SO762
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Puts functions in place of a module's: pretend("speakerlib.x", f=...)."""
+    def put(name, **functions):
+        module = ModuleType(name)
+        module.__dict__.update(functions)
+        monkeypatch.setitem(sys.modules, name, module)
+    return put
 
 
 def pytest_collection_modifyitems(items):

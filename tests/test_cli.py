@@ -3,22 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from speakerlib.cli import build_parser, main
-
-
-@pytest.fixture
-def pretend(monkeypatch):
-    """Puts functions in place of a module's: pretend("speakerlib.x", f=...)."""
-    def put(name, **functions):
-        module = ModuleType(name)
-        module.__dict__.update(functions)
-        monkeypatch.setitem(sys.modules, name, module)
-    return put
 
 
 def corpus(skipped=(), synthetic=False):

@@ -1,22 +1,12 @@
 """The doctor: each thing that can be wrong is found, named, and comes with what to do."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
 from speakerlib import doctor, installation
 from speakerlib.doctor import FAIL, OK, WARN
-
-
-@pytest.fixture
-def pretend(monkeypatch):
-    """Puts functions in place of a module's: pretend("speakerlib.x", f=...)."""
-    def put(name, **functions):
-        module = ModuleType(name)
-        module.__dict__.update(functions)
-        monkeypatch.setitem(sys.modules, name, module)
-    return put
 
 
 def raises(error):

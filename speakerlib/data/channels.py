@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-SAMPLE_RATE = 16000
+from speakerlib.data.audio import SAMPLE_RATE
 
 # Family I. Each range is drawn from uniformly; the cut-offs on a log scale.
 EQUALISER_HZ = np.geomspace(60, 8000, 9)  # centres of the equaliser's bands: how a microphone colours

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as safetensors_bytes
 
-from ..data.files import atomic_path
+from speakerlib.data.files import atomic_path
 
 CHECKPOINT = "checkpoint.pt"
 

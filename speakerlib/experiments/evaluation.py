@@ -58,6 +58,16 @@ def transductive_accuracy(encoder, features, episodes):
     return torch.cat(parts).numpy()
 
 
+def with_intervals(accuracy, speakers):
+    """{accuracy, interval, low, high}: the mean, half the 95 % interval over tasks, the one over speakers.
+
+    accuracy, speakers: (tasks, way).
+    """
+    low, high = interval_over_speakers(accuracy, speakers)
+    interval = float(interval_over_tasks(accuracy))
+    return {"accuracy": float(accuracy.mean()), "interval": interval, "low": low, "high": high}
+
+
 def interval_over_tasks(accuracy):
     """Half width of the 95 % interval of the mean over tasks; accuracy: (tasks, way)."""
     tasks = accuracy.mean(axis=1)

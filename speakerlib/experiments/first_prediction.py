@@ -8,7 +8,7 @@ import torch
 from speakerlib.data.episodes import EpisodeSampler, default_rule
 from speakerlib.data.features import prepare_features
 from speakerlib.data.front_ends import front_end
-from speakerlib.experiments.evaluation import episode_accuracy, interval_over_speakers, interval_over_tasks
+from speakerlib.experiments.evaluation import episode_accuracy, with_intervals
 from speakerlib.models.objectives import euclidean_logits
 
 # `compact` with its levels kept: the mean over time, which `compact` removes, is what this chapter looks at.
@@ -60,14 +60,11 @@ def attribute(features, episodes, task=0):
 def accuracy_by_condition(stores, episodes):
     """How often the nearest prototype is the right one, over all tasks.
 
-    stores: {condition: FeatureStore}. Returns {condition: {accuracy, interval, low, high}}: interval is half of the
-    95 % interval over tasks, low to high the one over speakers.
+    stores: {condition: FeatureStore}. Returns {condition: what with_intervals returns}.
     """
     ids = np.unique(np.concatenate([episodes.support.ravel(), episodes.query.ravel()]))
     results = {}
     for condition, features in stores.items():
         accuracy = episode_accuracy(average_spectra(features, ids), ids, episodes)
-        low, high = interval_over_speakers(accuracy, episodes.speakers)
-        interval = float(interval_over_tasks(accuracy))
-        results[condition] = {"accuracy": float(accuracy.mean()), "interval": interval, "low": low, "high": high}
+        results[condition] = with_intervals(accuracy, episodes.speakers)
     return results

@@ -9,8 +9,8 @@ from speakerlib.experiments.records import read_runs
 def publish(corpus):
     """Fills figures/<corpus>/ from the complete runs on that corpus; returns the folder.
 
-    Pictures of chapter 05 are those of the 5-way 5-shot runs. records/ holds the run.json of every run, so that
-    each number can be traced. FileNotFoundError if chapter 08 has not been run on the corpus.
+    Pictures of chapter 05 are those of the 5-way 5-shot runs. records/ holds the run.json and the training curve of
+    every run, so that each number can be traced. FileNotFoundError if chapter 08 has not been run on the corpus.
     """
     runs = read_runs()
     runs = runs[runs["corpus"] == corpus] if len(runs) else runs
@@ -19,7 +19,10 @@ def publish(corpus):
     folder = project_folder() / "figures" / check_name(corpus, "corpus")
     shutil.rmtree(folder, ignore_errors=True)
     for run in runs.to_dict("records"):
-        write_json(folder / "records" / f"{run['notebook']}_{run['run']}.json", run["record"])
+        record = folder / "records" / f"{run['notebook']}_{run['run']}.json"
+        write_json(record, run["record"])
+        if (run["folder"] / "metrics.csv").exists():  # the training curve
+            _copy(run["folder"] / "metrics.csv", record.with_suffix(".csv"))
         if run["notebook"].startswith("05") and (run["num_way"], run["num_support"]) != (5, 5):
             continue
         prefix = run["notebook"][:2]

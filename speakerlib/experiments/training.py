@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..data.files import atomic_path
-from .checkpoints import (
+from speakerlib.data.files import atomic_path
+from speakerlib.experiments.checkpoints import (
     CHECKPOINT,
     check_settings,
     check_weights,

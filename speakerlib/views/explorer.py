@@ -1,7 +1,6 @@
 """The interactive explorer of chapter 02: two clips side by side, under front ends and channels that sliders change."""
 
 from dataclasses import replace
-from io import BytesIO
 
 import numpy as np
 import torch
@@ -202,16 +201,8 @@ def _layout(controls, reset):
 
 
 def _player(waveform, label):
-    """A WAV player with the side's name."""
-    from base64 import b64encode
+    """An audio player with the side's name; as loud as the clip is."""
+    from IPython.display import HTML, Audio
 
-    import soundfile
-    from IPython.display import HTML
-
-    stream = BytesIO()
-    soundfile.write(stream, waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    source = b64encode(stream.getvalue()).decode()
-    return HTML(
-        f'<div style="display:flex;align-items:center;gap:1em"><b style="width:3em">{label}</b>'
-        f'<audio controls src="data:audio/wav;base64,{source}"></audio></div>'
-    )
+    player = Audio(waveform, rate=SAMPLE_RATE, normalize=False)._repr_html_()
+    return HTML(f'<div style="display:flex;align-items:center;gap:1em"><b style="width:3em">{label}</b>{player}</div>')

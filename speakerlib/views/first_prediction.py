@@ -7,11 +7,11 @@ from matplotlib.patches import Rectangle
 
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.front_ends import mel_centres
+from speakerlib.views.spectrograms import DECIBELS
 from speakerlib.views.style import GREY, PALETTE, new_figure
 
 _MARKS = {"ok": "✓", "warn": "!", "FAIL": "✗"}
 _TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 7000)
-_DECIBELS = 10 / np.log(10)  # of one unit of natural log power
 
 
 def checks_table(results):
@@ -52,8 +52,8 @@ def plot_spectra(prototypes, query, speakers, distances, truth, front_end):
         notes = [note for note, at in (("nearest", nearest), ("the right one", truth)) if at == place]
         label = f"{speaker}: {distances[place]:.1f}" + (f" ({' and '.join(notes)})" if notes else "")
         width = 3 if place == nearest else 1.8
-        axis.plot(centres, _DECIBELS * (spectrum - reference), color=colour, label=label, linewidth=width)
-    axis.plot(centres, _DECIBELS * (query - reference), color="black", linestyle="--", label="Who is this?")
+        axis.plot(centres, DECIBELS * (spectrum - reference), color=colour, label=label, linewidth=width)
+    axis.plot(centres, DECIBELS * (query - reference), color="black", linestyle="--", label="Who is this?")
     axis.set_xscale("symlog", linthresh=1000)  # about how the ear, and the mel scale, space frequencies
     axis.set_xticks(_TICKS_HZ, [f"{hertz:,}" for hertz in _TICKS_HZ])
     axis.minorticks_off()

@@ -6,6 +6,7 @@ from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.front_ends import mel_centres
 from speakerlib.views.style import MAP, PALETTE, new_figure
 
+DECIBELS = 10 / np.log(10)  # of one unit of natural log power
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 7000)
 
 
@@ -64,5 +65,5 @@ def in_display_unit(features, front_end):
     picture = np.asarray(features, dtype=np.float32)
     picture = picture[::-1] if front_end.flip else picture
     if front_end.scaling == "log":
-        return picture * (10 / np.log(10)), "level (dB)"
+        return DECIBELS * picture, "level (dB)"
     return picture, "level (0 to 255)"
