@@ -31,6 +31,20 @@ def test_tables_are_those_of_the_committed_records(data_folder, tmp_path):
             assert row in README
 
 
+def test_the_numbers_in_the_text_are_those_of_the_committed_records():
+    rows = []
+    for path in RECORDS:
+        record = read_json(path)
+        if record["notebook"].startswith("00"):
+            rows += [record["result"][condition] for condition in ("recorded", "changed")]
+        elif record["notebook"].startswith("05") and record["parameters"]["num_way"] == 5:
+            shots = record["parameters"]["num_support"]
+            rows += [row for row in record["result"] if (row["num_way"], row["num_support"]) == (5, shots) == (5, 5)]
+    assert len(rows) == 2 * 4  # average spectra, compact under both protocols, boccio
+    for row in rows:
+        assert f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}" in README
+
+
 def test_every_record_is_of_a_named_commit_and_both_conditions():
     for path in RECORDS:
         record = read_json(path)
