@@ -18,13 +18,17 @@ def run_doctor():
     for name, check in CHECKS.items():
         status, text, advice = examine(check)
         results.append(status)
-        print(f"{status:<5} {name:<11} {text}", flush=True)
-        if advice:
-            print(f"{'':<17} -> {advice}", flush=True)
+        print(describe_check(status, name, text, advice), flush=True)
     failed, warned = results.count(FAIL), results.count(WARN)
     print(f"\n{len(results)} checks: {failed} failed, {warned} with a remark."
           + (" The workbook runs here." if not failed else " Mend what failed, then run this again."))
     return 1 if failed else 0
+
+
+def describe_check(status, name, text, advice):
+    """A check's result as one line of text, and a second one if there is something to do."""
+    line = f"{status:<5} {name:<11} {text}"
+    return f"{line}\n{'':<17} -> {advice}" if advice else line
 
 
 def examine(check):

@@ -34,7 +34,8 @@ def test_help_is_fast_because_nothing_heavy_is_imported():
 
 def test_every_command_has_help(capsys):
     (commands,) = [action.choices for action in build_parser()._actions if hasattr(action.choices, "items")]
-    assert set(commands) == {"doctor", "demo", "import", "corpora", "workbook", "run", "publish"}
+    assert set(commands) == {"doctor", "demo", "import", "corpora", "download", "scrape", "archives", "trials",
+                             "workbook", "run", "publish"}
     for command in commands:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
@@ -87,7 +88,8 @@ def test_import_shows_the_summary_and_counts_what_it_left_out(pretend, capsys):
     pretend("speakerlib.data.corpora", import_corpus=import_corpus,
             summary=lambda corpus: pd.DataFrame({"speakers": [2]}, index=["total"]))
     assert main(["import", "/speech", "--pattern", "{speaker}/{take}.wav", "--seed", "7"]) == 0
-    assert calls == [(("/speech",), {"name": None, "pattern": "{speaker}/{take}.wav", "split_file": None, "seed": 7})]
+    assert calls == [(("/speech",), {"name": None, "pattern": "{speaker}/{take}.wav", "split_file": None, "seed": 7,
+                                    "manifest": None, "partial": False})]
     said = capsys.readouterr().out
     assert "speakers" in said and "3 files were left out" in said
     assert "2 x truncated, such as a/1.wav (truncated: 1.2 of 3.4 s)" in said and "1 x silent" in said

@@ -1,0 +1,279 @@
+"""The commands that get speech: demo, import, corpora, download, scrape, archives, trials."""
+
+import os
+
+IMPORT_EXAMPLES = """examples:
+  speakerlib import ~/speech/volunteers
+  speakerlib import ~/vox1 --name vox1       a VoxCeleb tree: wav/<speaker>/<video>/<utterance>.wav
+  speakerlib import ~/commands --pattern "{word}/{speaker}_nohash_{take}.wav"
+  speakerlib import ~/vox1 --split-file split.csv
+  speakerlib import ~/vox1 --manifest manifest.csv    exactly the utterances that somebody published
+
+Without --pattern the layout is told from the folders: <speaker>/<utterance>, <speaker>/<session>/<utterance>
+or LibriSpeech. A pattern names {speaker}, and {session} and {utterance} where there are any. The audio is read,
+never changed. Files that cannot be used are listed with the reason, and left out."""
+
+DOWNLOAD_EXAMPLES = """examples:
+  speakerlib download librispeech                          dev-clean, 0.3 GB
+  speakerlib download librispeech --subset train-clean-100
+  speakerlib download speech_commands --folder /big/disk
+
+What is downloaded becomes a corpus at once. A folder that holds the extracted corpus already is used as it is."""
+
+SCRAPE_EXAMPLES = """examples:
+  speakerlib scrape --practice               a small list of synthetic videos, served by this computer: no internet
+  speakerlib scrape --url-directory data/vox1_dev_txt --output data/vox1_dev --dry-run
+  speakerlib scrape --url-directory data/vox1_dev_txt --output data/vox1_dev
+  speakerlib scrape --output data/vox1_dev --report
+
+The URL directory holds txt/<speaker>/<video>/<utterance>.txt; utterances become
+<output>/<speaker>/<video>/<utterance>.flac, 16 kHz, one channel. The same command goes on where it stopped. Status 3:
+the site refuses us, and the job stopped by itself; what it has is kept."""
+
+ARCHIVES_EXAMPLES = """examples:
+  speakerlib archives list
+  speakerlib archives download vox1_dev_wav vox1_test_wav --output ~/vox1 --url-template 'https://.../{file}?key={key}'
+  speakerlib archives extract vox1_dev_wav vox1_test_wav --output ~/vox1
+  speakerlib archives convert ~/vox2 --to flac
+
+VoxCeleb's authors hand out an access key, or a user name and password, on request. It is read from VOXCELEB_KEY, or
+from VOXCELEB_USER and VOXCELEB_PASSWORD, or asked for; it is never an option, and is never shown or written down."""
+
+
+def add_commands(add):
+    """Adds this module's commands to the grammar; add(name, command, summary, epilog) returns a parser."""
+    sub = add("demo", demo, "make the demo corpus of synthetic speech, and import it")
+    sub.add_argument("--speakers", type=int, metavar="N", help="how many; another number makes it again (default: 120)")
+    sub.add_argument("--seed", type=int, metavar="S", help="same seed, same bytes (default: 0)")
+
+    sub = add("import", import_folder, "make a corpus of a folder of speech", IMPORT_EXAMPLES)
+    sub.add_argument("folder", help="the folder that holds the audio files")
+    sub.add_argument("--name", help="the corpus' name (default: the folder's)")
+    sub.add_argument("--pattern", help="where a path says who speaks, such as '{speaker}/{session}/{utterance}.flac'")
+    sub.add_argument("--split-file", metavar="CSV", help="columns speaker, split (train, validation or test); "
+                     "default: 60/10/30 %% of the speakers, by the seed")
+    sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the split (default: 0)")
+    sub.add_argument("--manifest", metavar="CSV", help="take exactly the utterances of this list, checked by "
+                     "their hashes")
+    sub.add_argument("--partial", action="store_true", help="go on where utterances of the manifest are absent or "
+                     "differ")
+
+    add("corpora", corpora, "list the corpora that are imported")
+
+    sub = add("download", download, "download a public corpus, and import it", DOWNLOAD_EXAMPLES)
+    sub.add_argument("corpus", choices=("librispeech", "speech_commands"))
+    sub.add_argument("--subset", help="a part of it, such as train-clean-100 (default: the smallest)")
+    sub.add_argument("--folder", help="where it is downloaded to, or lies already (default: data/downloads)")
+
+    _add_scrape(add)
+    _add_archives(add)
+
+    sub = add("trials", trials, "check a list of trials, such as veri_test.txt, against a corpus")
+    sub.add_argument("list", metavar="FILE", help="lines of `label enrolment test`")
+    sub.add_argument("--corpus", metavar="NAME", help="say how much of the list this corpus can score")
+
+
+def _add_scrape(add):
+    sub = add("scrape", scrape, "download VoxCeleb's videos and cut its utterances, by its URL lists", SCRAPE_EXAMPLES)
+    sub.add_argument("--url-directory", metavar="FOLDER", help="holds txt/<speaker>/<video>/<utterance>.txt")
+    sub.add_argument("--output", metavar="FOLDER", help="where the utterances and the ledger go")
+    sub.add_argument("--url-template", metavar="URL", help="default: 'https://www.youtube.com/watch?v={video}'")
+    sub.add_argument("--workers", type=int, default=2, metavar="N", help="downloads at the same time (default: 2)")
+    sub.add_argument("--rate", type=float, metavar="N", help="at most so many videos an hour (default: 240; no limit "
+                     "for a server on this computer)")
+    sub.add_argument("--cookies", metavar="FILE", help="a browser's cookies in Netscape format, for videos that need a "
+                     "login; read, never changed or copied")
+    sub.add_argument("--keep-audio", action="store_true", help="keep each video's whole audio, in <output>/.audio")
+    sub.add_argument("--force", action="store_true", help="ask for everything again, also for what is done or gone")
+    sub.add_argument("--max-tries", type=int, default=3, metavar="N", help="of what failed, in one run (default: 3)")
+    sub.add_argument("--retry-seconds", type=float, default=10, metavar="S", help="before a second try; four times it "
+                     "before a third, and so on (default: 10)")
+    sub.add_argument("--timeout", type=float, default=20, metavar="S", help="give up on a silent server (default: 20)")
+    sub.add_argument("--min-utterances", type=int, default=5, metavar="N", help="the report names speakers with fewer "
+                     "(default: 5)")
+    sub.add_argument("--dry-run", action="store_true", help="check this computer, estimate time and disk, no more")
+    sub.add_argument("--report", action="store_true", help="what the output folder holds and lacks; downloads nothing")
+    sub.add_argument("--practice", action="store_true", help="a small list of synthetic videos, served by this "
+                     "computer, some of them gone or refused: everything but the internet")
+
+
+def _add_archives(add):
+    sub = add("archives", None, "VoxCeleb's official archives: list, download, extract, convert", ARCHIVES_EXAMPLES)
+    steps = sub.add_subparsers(title="steps", metavar="STEP", required=True)
+    for name, command, summary in (
+        ("list", archives_list, "the archives, their parts and checksums"),
+        ("download", archives_download, "download and check archives; goes on where it stopped"),
+        ("extract", archives_extract, "unpack archives from their parts"),
+        ("convert", archives_convert, "m4a or wav files to 16 kHz FLAC or wav, in parallel"),
+    ):
+        step = steps.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        step.set_defaults(command=command)
+        if name in ("download", "extract"):
+            step.add_argument("names", nargs="+", metavar="ARCHIVE", help="such as vox1_dev_wav, see `archives list`")
+            step.add_argument("--output", required=True, metavar="FOLDER", help="of the archives and what is in them")
+        if name == "download":
+            step.add_argument("--url-template", metavar="URL", help="from the authors' mail, with {file} and, if "
+                              "there is one, {key} in place (default: $VOXCELEB_URL)")
+        if name == "convert":
+            step.add_argument("folder", help="the extracted archive")
+            step.add_argument("--to", choices=("flac", "wav"), default="flac")
+            step.add_argument("--workers", type=int, metavar="N", help="default: one a core")
+            step.add_argument("--delete-source", action="store_true", help="delete a source once its copy is "
+                              "checked")
+
+
+def demo(options):
+    from speakerlib.data.demo_corpus import demo_corpus
+
+    _print_corpus(demo_corpus(num_speakers=options.speakers, seed=options.seed))
+
+
+def import_folder(options):
+    from speakerlib.data.corpora import import_corpus
+
+    _print_corpus(import_corpus(_home(options.folder), name=options.name, pattern=options.pattern,
+                                split_file=_home(options.split_file), seed=options.seed,
+                                manifest=_home(options.manifest), partial=options.partial))
+
+
+def corpora(options):
+    from speakerlib.data.corpora import list_corpora, open_corpus
+
+    names = list_corpora()
+    if not names:
+        print("No corpus yet. 'speakerlib demo' makes one of synthetic speech, 'speakerlib import <folder>' one of "
+              "your own.")
+    for name in names:
+        try:
+            corpus = open_corpus(name)
+        except (OSError, RuntimeError, ValueError) as error:
+            print(f"{name}: does not open: {error}")
+            continue
+        table = corpus.table
+        sessions = table[["speaker", "session"]].drop_duplicates()
+        print(f"{name}: {table['speaker'].nunique()} speakers, {len(sessions)} sessions, {len(table)} utterances, "
+              f"{table['duration'].sum() / 3600:.1f} hours{', synthetic' if corpus.synthetic else ''}")
+
+
+def download(options):
+    from speakerlib.data.public_corpora import download_corpus
+
+    _print_corpus(download_corpus(options.corpus, subset=options.subset, folder=_home(options.folder)))
+
+
+def scrape(options):
+    """Exit status 0: nothing is left to ask for; 1: this computer cannot do it; 3: the job stopped by itself."""
+    from speakerlib.data.voxceleb.jobs import PRACTICE, open_job
+
+    if options.report:
+        return _print_report(_needed(options, "output"), options.min_utterances)
+    if options.practice:
+        source, output = PRACTICE, _home(options.output) or "auto"
+    else:
+        source, output = _needed(options, "url_directory"), _needed(options, "output")
+    with open_job(source, output, options.url_template or "auto") as job:
+        return _scrape(job, options)
+
+
+def _scrape(job, options):
+    from speakerlib.data.voxceleb.estimate import describe_estimate, estimate
+    from speakerlib.data.voxceleb.preflight import preflight
+    from speakerlib.data.voxceleb.scraping import scrape as run_job
+    from speakerlib.data.voxceleb.url_lists import read_url_lists
+    from speakerlib.doctor import FAIL, describe_check
+    from speakerlib.views.scraping import terminal_progress
+
+    utterances, skipped = read_url_lists(job.url_directory)
+    print(f"list:   {job.url_directory}: {len(utterances)} utterances of {utterances['video'].nunique()} videos and "
+          f"{utterances['speaker'].nunique()} speakers; {len(skipped)} entries cannot be used\noutput: {job.output}\n")
+    expected = estimate(utterances, _asked_before(job.output), options.workers, options.rate)
+    checks = preflight(job.url_template, job.output, expected["flac_bytes"])
+    print("\n".join(describe_check(*check) for check in checks) + f"\n\n{describe_estimate(expected)}\n", flush=True)
+    failed = any(status == FAIL for status, *_ in checks)
+    if options.dry_run or failed:
+        return int(failed)
+    result = run_job(job.url_directory, job.output, url_template=job.url_template, num_workers=options.workers,
+                     rate=options.rate, keep_audio=options.keep_audio, force=options.force,
+                     cookies=_home(options.cookies), max_tries=options.max_tries,
+                     retry_seconds=options.retry_seconds, timeout=options.timeout, on_progress=terminal_progress())
+    _print_report(job.output, options.min_utterances)
+    return 3 if result.stopped else 0
+
+
+def _asked_before(output):
+    """The ledger's rows of an earlier run, which tell how long a video takes; None before the first one."""
+    from speakerlib.data.voxceleb.ledger import read_ledger
+
+    return read_ledger(output)[0] if (output / "ledger.sqlite").is_file() else None
+
+
+def _print_report(output, min_utterances):
+    from speakerlib.data.voxceleb.report import describe_report, report, write_manifest
+
+    print(f"\n{describe_report(report(output, min_utterances))}\nmanifest: {write_manifest(output)}")
+
+
+def archives_list(options):
+    from speakerlib.data.voxceleb.archives import list_archives
+
+    print(list_archives().to_string(index=False))
+
+
+def archives_download(options):
+    from speakerlib.data.voxceleb.archive_download import download_archives
+
+    template = options.url_template or os.environ.get("VOXCELEB_URL")
+    download_archives(options.names, _home(options.output), url_template=template)
+
+
+def archives_extract(options):
+    from speakerlib.data.voxceleb.archive_extract import extract_archives
+
+    extract_archives(options.names, _home(options.output))
+
+
+def archives_convert(options):
+    from speakerlib.data.voxceleb.archive_convert import convert_audio
+
+    convert_audio(_home(options.folder), suffix=f".{options.to}", num_workers=options.workers,
+                  delete_source=options.delete_source)
+
+
+def trials(options):
+    from speakerlib.data.corpora import find_corpus
+    from speakerlib.data.trials import describe_trials, match_trials, read_trials
+
+    listed = read_trials(_home(options.list))
+    print(describe_trials(listed))
+    if options.corpus:
+        match_trials(listed, find_corpus(options.corpus))
+        print(f"corpus {options.corpus!r} has all of them.")
+
+
+def _needed(options, name):
+    value = getattr(options, name)
+    if not value:
+        raise ValueError(f"scrape needs --{name.replace('_', '-')}; or try it out with --practice. "
+                         "'speakerlib scrape --help' shows examples.")
+    return _home(value)
+
+
+def _home(path):
+    """The path with ~ written out; None stays None."""
+    return path and os.path.expanduser(path)
+
+
+def _print_corpus(corpus):
+    """The summary of a corpus, and what was left out of it, by reason."""
+    from speakerlib.data.corpora import summary
+
+    kind = "synthetic speech, " if corpus.synthetic else ""
+    print(f"\ncorpus '{corpus.name}' ({kind}{corpus.folder})\n{summary(corpus).to_string()}")
+    if not len(corpus.skipped):
+        return
+    reasons = corpus.skipped["reason"].str.split(":").str[0]
+    print(f"\n{len(corpus.skipped)} files were left out:")
+    for reason, count in reasons.value_counts().items():
+        row = corpus.skipped[reasons == reason].iloc[0]
+        print(f"  {count} x {reason}, such as {row['path']} ({row['reason']})")
+    print(f"All of them: {corpus.folder / 'skipped.csv'}")

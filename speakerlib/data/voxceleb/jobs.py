@@ -1,0 +1,48 @@
+"""What a scraping job works on: a list of one's own and YouTube, or the practice list and a server on this computer."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from speakerlib.data.files import data_folder
+from speakerlib.data.voxceleb.practice import make_practice, practice_faults, serve_practice
+from speakerlib.data.voxceleb.scraping import YOUTUBE, check_template
+from speakerlib.data.voxceleb.url_lists import read_url_lists
+
+PRACTICE = "practice"
+
+
+class Job(NamedTuple):
+    """Where a job's list is, where its utterances go, and where its videos come from."""
+
+    url_directory: Path
+    output: Path
+    url_template: str
+    synthetic: bool
+
+
+@contextmanager
+def open_job(url_directory, output="auto", url_template="auto", faults=None):
+    """Yields the Job of a list of URLs; that of "practice" is served by this computer for as long as it is open.
+
+    url_directory: a folder that holds txt/, or "practice": 18 videos of synthetic speech, of which faults (video ->
+    name of a fault; a fixed mix by default) are gone, refused or damaged. output: data/scraped/<name of the list> by
+    default. url_template: YouTube's by default. Raises ValueError for a template without {video}.
+    """
+    practice = str(url_directory) == PRACTICE
+    folder = data_folder() / PRACTICE if practice else Path(url_directory).expanduser()
+    name = folder.resolve().parent.name if folder.name == "txt" else folder.resolve().name
+    output = data_folder() / "scraped" / name if str(output) == "auto" else Path(output).expanduser()
+    if not practice:
+        template = YOUTUBE if url_template == "auto" else url_template
+        check_template(template)
+        yield Job(folder, output, template, False)
+        return
+    if url_template != "auto":
+        raise ValueError(f"url_template={url_template!r}: the practice list has a server of its own. Leave this "
+                         "out, or give a list of your own.")
+    lists = make_practice(folder) / "url_lists"
+    if faults is None:
+        faults = practice_faults(read_url_lists(lists, progress=False)[0])
+    with serve_practice(folder, faults) as (template, _):
+        yield Job(lists, output, template, True)
