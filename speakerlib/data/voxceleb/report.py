@@ -3,10 +3,11 @@
 import pandas as pd
 
 from speakerlib.data.audio import SAMPLE_RATE
+from speakerlib.data.voxceleb.estimate import format_bytes
 from speakerlib.data.voxceleb.ledger import read_ledger
 from speakerlib.data.voxceleb.manifest import STATES, read_manifest, utterance_states, write_manifest
 
-__all__ = ["describe_report", "format_bytes", "read_manifest", "report", "write_manifest"]
+__all__ = ["describe_report", "read_manifest", "report", "write_manifest"]
 OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
 
 
@@ -49,14 +50,6 @@ def describe_report(counts):
     """What report returned, as aligned lines for a terminal or an appendix; the last ones say what to do next."""
     return "\n".join([*_video_lines(counts), "", *_utterance_lines(counts), "", *_speaker_lines(counts), "",
                       "what next", *(f"  {line}" for line in _next_steps(counts))])
-
-
-def format_bytes(count):
-    """A number of bytes as a person says it: 950 kB, 12.3 MB, 1.2 TB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count / 1e3:,.0f} kB"
 
 
 def _video_lines(counts):
