@@ -42,11 +42,21 @@ def scan(folder, pattern=None):
     if unmatched:
         print(f"{len(unmatched)} of {len(found)} audio files in {folder} do not match {pattern!r} and are "
               f"left out, such as {unmatched[0]}.")
+    return make_table(rows, folder, pattern)
+
+
+def make_table(rows, folder, pattern):
+    """A scan's table of rows (speaker, session, utterance, absolute path); raises as scan does for their names."""
     table = pd.DataFrame(rows, columns=[*ID_COLUMNS, "path"], dtype="str")
     table = table.sort_values([*ID_COLUMNS, "path"], ignore_index=True)
     _check_ids(table, folder, pattern)
     table.attrs["pattern"] = pattern
     return table
+
+
+def utterance_keys(table):
+    """speaker/session/utterance of each row of a table, as a Series: no name holds a slash."""
+    return table["speaker"] + "/" + table["session"] + "/" + table["utterance"]
 
 
 def list_audio(folder, pattern=None):
