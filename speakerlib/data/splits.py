@@ -9,17 +9,48 @@ SPLITS = ["train", "validation", "test"]
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.3  # of the speakers
 
 
-def assign_splits(table, seed=0, split_file=None):
+def assign_splits(table, seed=0, split_file=None, chosen=None):
     """Split of each row of a corpus table, by its speaker alone.
 
-    From split_file, a csv with the columns speaker and split, when given; otherwise drawn by `seed`: 60 % of
-    the speakers train, 10 % validation, 30 % test, at least two of each from six speakers on.
-    Raises ValueError for fewer than three speakers, and for a file that lacks one or leaves a split empty.
+    From split_file, a csv with the columns speaker and split, when given; or as `chosen` ({speaker: split}, see
+    folder_splits); otherwise drawn by `seed`: 60 % of the speakers train, 10 % validation, 30 % test, at least two
+    of each from six speakers on.
+    Raises ValueError for fewer than three speakers, and for a file that lacks one or leaves a split empty; only a
+    corpus of nothing but test speakers, to evaluate with, is let through, and that is printed.
     """
     check_splits(table, seed, split_file)
     speakers = sorted(table["speaker"].unique())
-    chosen = _draw_splits(speakers, seed) if split_file is None else _read_splits(split_file, speakers)
+    if split_file is not None:
+        chosen = _read_splits(split_file, speakers)
+    chosen = chosen or _draw_splits(speakers, seed)
     return table["speaker"].map(chosen).astype("str").rename("split")
+
+
+def folder_splits(table, folder, seed=0):
+    """{speaker: split} for a tree whose top folders tell, such as VoxCeleb2's dev/ and test/; None for another one.
+
+    table: a scan's of `folder`. The speakers in test/ are test, those in train/ train; dev/ is validation beside a
+    train/, and otherwise, as in VoxCeleb, all that is not test. Without a validation folder, 10 % of the training
+    speakers become it, by `seed`. None, and a line printed, if a speaker is in two of the folders.
+    """
+    top = table["path"].str.slice(len(str(folder).rstrip("/")) + 1).str.partition("/")[0]
+    names = set(top.unique())
+    train = "train" if "train" in names else "dev"
+    validation = "dev" if train == "train" and "validation" not in names else "validation"
+    if not {train, "test"} <= names <= {train, validation, "test"} or (table["speaker"] == top).any():
+        return None
+    places = pd.DataFrame({"speaker": table["speaker"], "top": top}).drop_duplicates().set_index("speaker")["top"]
+    if not places.index.is_unique:
+        print(f"{folder}: {places.index.duplicated().sum()} speakers are in more than one of "
+              f"{', '.join(sorted(names))}: the splits are drawn by seed instead.")
+        return None
+    chosen = places.map({train: "train", validation: "validation", "test": "test"}).to_dict()
+    speakers = sorted(speaker for speaker, split in chosen.items() if split == "train")
+    if validation not in names:
+        held_out = max(1, round(VALIDATION_SHARE * len(speakers)))
+        order = np.random.default_rng(seed).permutation(len(speakers))
+        chosen.update((speakers[position], "validation") for position in order[:held_out])
+    return chosen
 
 
 def check_splits(table, seed=0, split_file=None):
@@ -76,9 +107,13 @@ def _read_splits(split_file, speakers):
     unknown = sorted(set(chosen) - set(speakers))
     if unknown:
         print(f"{split_file} names {len(unknown)} speakers not in the corpus, such as {unknown[0]!r}.")
-    empty = [name for name in SPLITS if name in set(chosen.values()) and
-             not any(chosen[speaker] == name for speaker in speakers)]
-    if empty:
+    filled = {chosen[speaker] for speaker in speakers}
+    empty = [name for name in SPLITS if name in set(chosen.values()) - filled]
+    if empty and filled == {"test"}:
+        print(f"All {len(speakers)} speakers are test speakers by {split_file}: nothing can be trained on this corpus, "
+              "it serves for evaluation alone.")
+    elif empty:
         raise ValueError(f"{split_file} leaves {' and '.join(empty)} without speakers: {len(unknown)} of the "
-                         f"{len(chosen)} it names are not in the corpus. Is it the split of another corpus?")
+                         f"{len(chosen)} it names are not in the corpus. Is it the split of another corpus? Add the "
+                         "speakers, or import under another name to have the splits drawn by seed.")
     return chosen
