@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +20,14 @@ from speakerlib.data.files import (
     read_json,
     write_json,
 )
+from speakerlib.data.manifests import compare_with_manifest, manifest_digest, restrict_to_manifest
 from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan
-from speakerlib.data.splits import SPLITS, assign_splits, check_splits
+from speakerlib.data.splits import SPLITS, assign_splits, check_splits, folder_splits
 from speakerlib.data.waveform_store import WaveformStore, build_waveform_store
 
 COLUMNS = ["speaker", "session", "utterance", "path", "start", "duration", "split"]
 VERSION = 1  # of the files in a corpus' folder: raise it when corpora must be imported anew
+UNCHECKED = "waveforms-unchecked"  # decoded, but not known yet to be what a manifest lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,44 +70,71 @@ def find_corpus(name_or_folder):
 
 
 def import_corpus(source, name=None, pattern=None, split_file=None, seed=0, progress=True, min_seconds=0.5,
-                  synthetic=False):
+                  synthetic=False, manifest=None, partial=False):
     """Makes a corpus of a folder of audio and returns it: scan, waveform store, splits, table.
 
-    name: the folder's, by default (its parent's for one called wav); pattern: see scan; split_file and seed:
-    see assign_splits, with data/splits/<name>.csv used where there is one. Everything goes to
-    data/corpora/<name>. Files that cannot be used are counted, and listed in skipped.csv with their reasons.
-    An import that was cut short goes on; one whose source has not changed since is opened at once.
+    name: the folder's, by default (its parent's for one called wav); pattern: see scan. Splits come from split_file,
+    or data/splits/<name>.csv where there is one; else from the tree's own dev/ and test/, as VoxCeleb2 has them (see
+    folder_splits); else they are drawn by seed (see assign_splits). manifest: a csv of utterances and hashes (see
+    read_manifest): the corpus is then exactly these utterances, or, if partial, what there is of them, and
+    manifest_lacks.csv lists the others. Everything goes to data/corpora/<name>. Files that cannot be used are
+    counted, and listed in skipped.csv with their reasons. An import that was cut short goes on; one whose source has
+    not changed since is opened at once.
 
-    Raises what scan and assign_splits raise, ValueError if no file can be used or another folder was imported
-    under this name, OSError if the disk is full.
+    Raises what scan, assign_splits and read_manifest raise; ValueError if no file can be used, another folder was
+    imported under this name, or, unless partial, an utterance of the manifest is absent or has other samples, with
+    the corpus that was there before left as it is; OSError if the disk is full.
     """
     source = Path(source).expanduser().resolve()
     name = check_name(name or _name_of(source), "the corpus")
-    folder = data_folder() / "corpora" / name
-    found = scan(source, pattern)
+    return import_table(scan(source, pattern), source, name, split_file=split_file, seed=seed, progress=progress,
+                        min_seconds=min_seconds, synthetic=synthetic, manifest=manifest, partial=partial)
+
+
+def import_table(found, source, name, split_file=None, seed=0, progress=True, min_seconds=0.5, synthetic=False,
+                 manifest=None, partial=False):
+    """What import_corpus does once the folder `source` is scanned. found: a table as make_table returns it."""
+    folder = data_folder() / "corpora" / check_name(name, "the corpus")
     committed = project_folder() / "data" / "splits" / f"{name}.csv"
     if split_file is None and committed.is_file():
         split_file = committed
+    wanted = None
+    pattern = found.attrs["pattern"]
+    if manifest is not None:
+        from speakerlib.data.voxceleb.report import read_manifest
+
+        wanted = read_manifest(manifest)
+        found = restrict_to_manifest(found, wanted, name, partial)
     check_splits(found, seed, split_file)
-    record = {"version": VERSION, "name": name, "source": _relative(source, folder),
-              "pattern": found.attrs["pattern"], "synthetic": bool(synthetic), "min_seconds": min_seconds,
-              "seed": seed, "split_file": split_file and checksum(split_file),
-              "num_files": len(found), "files": _files_digest(found["path"])}
+    chosen = folder_splits(found, source, seed) if split_file is None else None
+    record = {"version": VERSION, "name": name, "source": _relative(source, folder), "pattern": pattern,
+              "synthetic": bool(synthetic), "min_seconds": min_seconds, "seed": seed,
+              "split_file": split_file and checksum(split_file), "num_files": len(found),
+              "files": _files_digest(found["path"]), **({"splits": "folders"} if chosen else {}),
+              **({} if wanted is None else {"manifest": manifest_digest(wanted), "partial": bool(partial)})}
     with folder_lock(folder, f"corpus {name!r}"):
         unchanged = _unchanged(folder, record, source)
         if unchanged:
             return unchanged
-        skipped = build_waveform_store(found["path"], folder / "waveforms", min_seconds=min_seconds,
-                                       progress=progress)
+        # A manifest is checked against samples, so they are decoded beside the corpus that is there.
+        aside = wanted is not None and ((folder / "corpus.json").exists() or (folder / UNCHECKED).exists())
+        store = folder / (UNCHECKED if aside else "waveforms")
+        skipped = build_waveform_store(found["path"], store, min_seconds=min_seconds, progress=progress)
+        waveforms = WaveformStore.open(store)
+        table = found.drop(index=skipped.index).reset_index(drop=True)
+        lacking = pd.DataFrame()
+        if wanted is not None:
+            unusable = found.loc[skipped.index, ID_COLUMNS].assign(reason=skipped["reason"])
+            lacking = compare_with_manifest(table, waveforms, unusable, wanted, name, partial, progress)
         _write_table(folder / "skipped.csv", skipped)
         _report_skipped(name, folder, found, skipped)
-        waveforms = WaveformStore.open(folder / "waveforms")
-        table = found.drop(index=skipped.index).reset_index(drop=True)
         table["path"] = [_relative(path, folder) for path in table["path"]]
         table["start"] = 0.0
         table["duration"] = waveforms.lengths / SAMPLE_RATE
-        table["split"] = assign_splits(table, seed, split_file)
+        table["split"] = assign_splits(table, seed, split_file, chosen)
         (folder / "corpus.json").unlink(missing_ok=True)
+        _put_in_place(store, folder / "waveforms")
+        _write_table(folder / "manifest_lacks.csv", lacking)
         _write_table(folder / "corpus.parquet", table[COLUMNS])
         write_json(folder / "corpus.json", {**record, "waveforms": waveforms.fingerprint})
         print(f"corpus {name!r}: {len(table)} utterances of {table['speaker'].nunique()} speakers, "
@@ -186,6 +216,8 @@ def _unchanged(folder, record, source):
         except (OSError, RuntimeError, ValueError) as error:
             print(f"corpus {name!r} is damaged and is imported again: {error}")
             return None
+    if "manifest" in earlier and "manifest" not in record:
+        print(f"corpus {name!r} was restricted to a manifest, and is now imported without one.")
     if before != source and before.is_dir():
         raise ValueError(f"corpus {name!r} was imported from {before}, not from {source}. Import this one "
                          f"under another name, or delete {folder} first.")
@@ -227,7 +259,18 @@ def _report_skipped(name, folder, found, skipped):
               f"and are left out: {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}.")
 
 
+def _put_in_place(store, place):
+    """Moves a waveform store that was built aside to where the corpus' is looked for, and clears what is left."""
+    if store != place:
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(store, place)
+    shutil.rmtree(place.with_name(UNCHECKED), ignore_errors=True)
+
+
 def _write_table(path, table):
+    """Writes a table, csv or parquet by the path's suffix; one without columns deletes what is there."""
+    if not len(table.columns):
+        return path.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
