@@ -1,7 +1,6 @@
 """How long a scraping job will take and how much it will download and keep, before it runs or from its start."""
 
 import numpy as np
-import pandas as pd
 
 FLAC_BYTES = 18_000  # a second of 16 kHz speech; 16,100 measured on clean read speech, more where there is noise
 AUDIO_BYTES = 16_200  # a second of YouTube's usual AAC, 129 kbit/s
@@ -54,7 +53,7 @@ def estimate(utterances, videos=None, num_workers=2, rate=None):
 
 def describe_estimate(figures):
     """What estimate returned, as aligned lines for a terminal."""
-    rate = f"at most {figures['rate']:,.0f} videos an hour" if figures["rate"] else "no limit on videos an hour"
+    rate = f"at most {figures['rate']:,.0f} videos an hour" if np.isfinite(figures["rate"] or np.inf) else "no limit on videos an hour"
     workers = f"{figures['num_workers']} worker{'s' * (figures['num_workers'] > 1)}"
     flac, download = format_bytes(figures["flac_bytes"]), format_bytes(figures["download_bytes"])
     there = "as if every video was still there"
@@ -100,6 +99,6 @@ def _means(videos):
     if len(done) < ENOUGH_VIDEOS:
         return None
     gone = int((videos["outcome"] == "gone").sum())
-    asked = pd.to_numeric(videos.loc[videos["outcome"] != "pending", "seconds"]).dropna()
-    return (float(pd.to_numeric(done["num_bytes"]).mean()), float(asked.mean()), len(done) / (len(done) + gone),
+    asked = videos.loc[videos["outcome"] != "pending", "seconds"]
+    return (float(done["num_bytes"].mean()), float(asked.mean()), len(done) / (len(done) + gone),
             f"measured on {len(done):,} videos; the size on disk at {FLAC_BYTES / 1000:.0f} kB a second")

@@ -26,7 +26,7 @@ def write_manifest(output):
     videos, utterances, _ = read_ledger(output)
     table = utterance_states(output, videos, utterances)
     in_hand = table["state"] == "in hand"
-    survivors = table.loc[in_hand, MANIFEST_COLUMNS].astype({"num_samples": "int64"})
+    survivors = table.loc[in_hand, MANIFEST_COLUMNS]
     _write_csv(output / "skipped.csv", table.loc[~in_hand, [*_IDS, "reason"]])
     _write_csv(output / "manifest.csv", survivors)
     return output / "manifest.csv"
@@ -68,9 +68,9 @@ def utterance_states(output, videos, utterances):
     """
     table = utterances.rename(columns={"video": "session"}).sort_values(_IDS, ignore_index=True)
     told = videos.set_index("video")
-    outcome = table["session"].map(told["outcome"]).fillna("pending")
-    why = table["session"].map(told["reason"]).fillna("")
-    skipped, written = table["skipped"].fillna(""), table["sha256"].fillna("") != ""
+    outcome = table["session"].map(told["outcome"])
+    why = table["session"].map(told["reason"])
+    skipped, written = table["skipped"], table["sha256"] != ""
     there = written & _files_there(output, table)
     table["state"] = np.select([there, skipped != "", written, outcome == "gone", outcome == "done"],
                                ["in hand", "skipped", "missing", "lost", "missing"], "possible")

@@ -49,17 +49,17 @@ def check_yt_dlp(youtube=True, today=None):
 
 
 def check_challenges(youtube=True):
-    """yt-dlp-ejs and a JavaScript runtime that runs it: without them YouTube gives few videos or none."""
+    """yt-dlp-ejs and a JavaScript runtime that runs it: without them YouTube yields few formats, or none."""
     if not youtube:
         return OK, "JavaScript", "not needed for this server", None
     if _version("yt-dlp-ejs") is None:
-        return FAIL, "JavaScript", "yt-dlp-ejs, which solves YouTube's challenges, is not installed", _upgrade()
+        return WARN, "JavaScript", "yt-dlp-ejs is not installed: many of YouTube's videos will fail", _upgrade()
     found = _runtimes()
     good = [f"{name} {version}" for name, version, supported in found if supported]
     if good:
         return OK, "JavaScript", ", ".join(good), None
     seen = ", ".join(f"{name} {version} is too old for yt-dlp" for name, version, _ in found)
-    return FAIL, "JavaScript", seen or "no runtime for YouTube's challenges: neither deno, node, bun nor quickjs", (
+    return WARN, "JavaScript", f"{seen or 'neither deno, node, bun nor quickjs'}: many of YouTube's videos will fail", (
         "install Deno (https://deno.com) or Node.js 22 or newer, and have it on the PATH")
 
 

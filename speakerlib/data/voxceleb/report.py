@@ -1,7 +1,5 @@
 """What a scraping job has brought, what it lacks and why, and what to do next."""
 
-import pandas as pd
-
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.voxceleb.estimate import format_bytes
 from speakerlib.data.voxceleb.ledger import read_ledger
@@ -36,9 +34,9 @@ def report(output, min_utterances=5):
                     for outcome in ("gone", "blocked", "failed")},
         "utterances": {"listed": len(table)} | {name.replace(" ", "_"): int(states.get(name, 0)) for name in STATES},
         "skipped": _counts(table.loc[table["state"] == "skipped", "reason"].str.split(":").str[0]),
-        "hours": _total(table.loc[table["state"] == "in hand", "num_samples"]) / SAMPLE_RATE / 3600,
-        "bytes": int(_total(videos["num_bytes"])),
-        "seconds": _total(videos["seconds"]),
+        "hours": float(table.loc[table["state"] == "in hand", "num_samples"].sum()) / SAMPLE_RATE / 3600,
+        "bytes": int(videos["num_bytes"].sum()),
+        "seconds": float(videos["seconds"].sum()),
         "speakers": {"total": len(in_hand),
                      "none": sorted(in_hand.index[in_hand == 0]),
                      "few": sorted(in_hand.index[(in_hand > 0) & (in_hand < min_utterances)]),
@@ -95,9 +93,10 @@ def _next_steps(counts):
         for reason, count in counts["reasons"][outcome].items():
             yield f"{outcome}, {reason} ({count:,}): {advice(reason)}"
     if utterances["missing"]:
-        yield f"{utterances['missing']:,} files were moved or deleted: put them back, or fetch all again with --force."
-    if left := outcomes["pending"] + outcomes["blocked"] + outcomes["failed"]:
-        yield f"{left:,} videos are still possible. The same command goes on with them:"
+        yield f"{utterances['missing']:,} files are away: put them back, or let the same command fetch them."
+    left = outcomes["pending"] + outcomes["blocked"] + outcomes["failed"]
+    if left or utterances["missing"]:
+        yield f"{left:,} videos are still possible. The same command goes on:"
         yield f"  speakerlib scrape --url-directory <the same lists> --output {counts['output']}"
     elif utterances["in_hand"]:
         yield "Every video was asked for. To make a corpus of what is there:"
@@ -123,7 +122,3 @@ def _counts(reasons):
     """{reason: how many}, the largest first, then by name."""
     counts = reasons.fillna("").replace("", "unknown").value_counts()
     return {name: int(count) for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
-
-
-def _total(column):
-    return float(pd.to_numeric(column).sum())  # None where a video was not asked for
