@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +64,20 @@ def make_practice(folder, num_speakers=6, num_videos=3, num_utterances=3, second
 
 
 def practice_faults(utterances, seed=0):
-    """A mix of faults for a notebook: {video: fault}, one video each, drawn from a table with a column video.
+    """A mix of faults for a notebook, {video: fault}: one video each, drawn from a table of utterances.
 
-    Few videos get few faults, so that at least half of them work.
+    They are spread over the speakers, and few videos get few faults: at least half of them work.
     """
-    kinds = ["private", "bot check", "flaky", "removed", "terminated", "region", "not audio"]
-    videos = sorted(set(utterances["video"]))
-    drawn = np.random.default_rng(seed).permutation(len(videos))[:len(videos) // 2]
-    return {videos[number]: kind for number, kind in zip(drawn, kinds, strict=False)}
+    kinds = ["private", "bot check", "removed", "not audio", "terminated", "region", "flaky"]
+    speakers = utterances.groupby("video")["speaker"].agg(set).to_dict()
+    free = np.random.default_rng(seed).permutation(sorted(speakers)).tolist()
+    faults, losses = {}, Counter()
+    for kind in kinds[:len(free) // 2]:
+        video = min(free, key=lambda name: max(losses[speaker] for speaker in speakers[name]))
+        free.remove(video)
+        losses.update(speakers[video])
+        faults[video] = kind
+    return faults
 
 
 def _check(parameters):

@@ -80,7 +80,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         """Clients that leave early are no news; anything else is a mistake of ours."""
-        if not isinstance(sys.exception(), (OSError, ValueError)):
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
     def close_all(self):
@@ -175,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         first, last = match.groups()
         if not first:
             return max(0, size - int(last)), size - 1
+        if last and int(last) < int(first):
+            return None
         return int(first), min(int(last) if last else size - 1, size - 1)
 
     def _send_bytes(self, path, first, end):
