@@ -20,8 +20,8 @@ _TABLE = [(re.compile(pattern, re.IGNORECASE), outcome, reason) for pattern, out
     (r"in your (country|region|location)|from your location|geo.?restrict|HTTP Error 451", "gone", "region"),
     (r"requires (payment|purchase)|pay to watch|to (rent|buy) this video|only available to .{0,20}premium members",
      "gone", "payment"),
-    (r"has been removed|video (is no longer available|isn't available anymore|does not exist)|copyright (claim|grounds)",
-     "gone", "removed"),
+    (r"has been removed|video (is no longer available|isn't available anymore|does not exist)"
+     r"|copyright (claim|grounds)", "gone", "removed"),
     # blocked, by what this video needs
     (r"confirm your age|age.?restricted|inappropriate for some users", "blocked", "age"),
     (r"members.only|channel's members|join this channel", "blocked", "members"),
