@@ -72,7 +72,7 @@ def check_utterances(table):
     if missing:
         raise ValueError(f"the table of utterances lacks {', '.join(missing)}; it has {', '.join(map(str, table))}.")
     for column in ID_COLUMNS:
-        for value in table[column].unique():
+        for value in table[column].unique().tolist():
             reason = _wrong_id(column, value)
             if reason:
                 raise ValueError(f"{reason}.")
