@@ -10,7 +10,7 @@ from speakerlib.data.voxceleb.outcomes import STOPPING, advice
 
 OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
 STOP_AFTER_FAILED = 10  # different videos in a row
-_GO_ON = "All that is done is kept, nothing counts as gone for it, and the same command goes on from here."
+_GO_ON = "What is done is kept, and what was refused or failed does not count as gone: the same command goes on."
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Tally:
         seconds = time.monotonic() - self._started
         num_utterances, num_samples, num_bytes = self._sums
         counts = {outcome: self._counts[None if outcome == "pending" else outcome] for outcome in OUTCOMES}
+        seconds_left = seconds / self._settled * num_left if self._settled else None
         return Progress(len(self._states), counts, num_utterances, num_samples / SAMPLE_RATE / 3600, num_bytes,
                         seconds, self._settled / seconds * 3600 if seconds else 0.0,
-                        seconds / self._settled * num_left if self._settled else None,
-                        tuple(self._recent), stopped, finished)
+                        0.0 if finished else None if stopped else seconds_left, tuple(self._recent), stopped, finished)
 
 
 @dataclass
@@ -86,9 +86,9 @@ class Streak:
         if outcome == "blocked" and reason in STOPPING:
             self.blocked += 1
             if self.blocked >= self.stop_after_blocked:
-                return (f"Stopped: the last {self.blocked} answers but for videos that are gone were refusals "
-                        f"({reason}). {advice(reason)} {_GO_ON}")
+                return (f"Stopped: {self.blocked} videos were refused ({reason}) and none arrived in between. "
+                        f"{advice(reason)} {_GO_ON}")
         if len(self.failed) >= STOP_AFTER_FAILED:
             most = Counter(self.failed.values()).most_common(1)[0][0]
-            return f"Stopped: {len(self.failed)} videos in a row failed, most for '{most}'. {advice(most)} {_GO_ON}"
+            return f"Stopped: {len(self.failed)} videos in a row failed, most of them: {most}. {advice(most)} {_GO_ON}"
         return ""

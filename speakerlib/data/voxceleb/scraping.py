@@ -11,11 +11,13 @@ import time
 import warnings
 from collections import Counter, deque
 from contextlib import closing, contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
-from speakerlib.data.voxceleb.fetching import Fetched, fetch_video
+from speakerlib.data.voxceleb.download import read_cookies
+from speakerlib.data.voxceleb.fetching import STAGING, Fetched, fetch_video
 from speakerlib.data.voxceleb.ledger import State, open_ledger
 from speakerlib.data.voxceleb.outcomes import clean_message
 from speakerlib.data.voxceleb.progress import Streak, Tally
@@ -23,8 +25,6 @@ from speakerlib.data.voxceleb.report import write_manifest
 from speakerlib.data.voxceleb.url_lists import read_url_lists
 
 YOUTUBE = "https://www.youtube.com/watch?v={video}"
-STAGING = ".scraping"
-_IGNORE_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # the driver ends its workers
 
 
 def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=None, keep_audio=False, force=False,
@@ -54,10 +54,13 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
            stop_after_blocked=stop_after_blocked, min_seconds=min_seconds, timeout=timeout)
     if cookies is not None and not Path(cookies).is_file():
         raise FileNotFoundError(f"there is no cookies file {cookies}. Export one from a browser, in Netscape format.")
+    if cookies is not None:
+        cookies = str(Path(cookies).resolve())
+        read_cookies(cookies)
     utterances, _ = read_url_lists(url_directory, min_seconds=min_seconds)
     output = Path(output).expanduser().resolve()
-    options = {"output": str(output), "keep_audio": keep_audio, "cookies": cookies and str(Path(cookies).resolve()),
-               "timeout": timeout, "min_seconds": min_seconds}
+    options = {"output": str(output), "keep_audio": keep_audio, "cookies": cookies, "timeout": timeout,
+               "min_seconds": min_seconds}
     with _only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output):
         ledger.forget_missing()
         videos, states = ledger.waiting(force), ledger.states()
@@ -155,8 +158,7 @@ def _answer(future, video):
     if error is None:
         return future.result()
     if isinstance(error, OSError):
-        raise OSError(error.errno, f"{error.strerror or error}. The job stopped; all that is finished is kept. Free "
-                                   "some space, or make the folder writable, and run the same again") from error
+        raise OSError(error.errno, f"the job stopped at video {video}: {error.strerror or error}") from error
     died = isinstance(error, KilledWorker)  # its message is about the cluster
     message = "the worker process died over it" if died else clean_message(f"{type(error).__name__}: {error}")
     return Fetched(video, "failed", "decode" if died else "unknown", message, 0.0, 0, 0.0, ())
@@ -189,7 +191,7 @@ def _workers(num_workers, client):
         with _held_interrupts():
             cluster = LocalCluster(
                 n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None, security=True,
-                memory_limit=0, silence_logs=logging.ERROR, preload=_IGNORE_INTERRUPTS,
+                memory_limit=0, silence_logs=logging.ERROR,
                 scheduler_kwargs={"allowed_failures": 0})  # a video that kills its worker is not put to the next
             client = Client(cluster, set_as_default=False)
         yield client
@@ -203,15 +205,21 @@ def _workers(num_workers, client):
 
 @contextmanager
 def _held_interrupts():
-    """Ctrl-C takes effect after the block: workers start whole and end whole."""
+    """Ctrl-C takes effect after the block, and never in a process that the block's new threads start.
+
+    So workers start whole and end whole, and it is the driver that ends them: a terminal's Ctrl-C goes to all.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held = []
     handler = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    resource_tracker.ensure_running()  # it would lift the block when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
         if held and callable(handler):
             handler(*held[0])
