@@ -1,4 +1,4 @@
-"""Manifests: the list of the utterances that survived, with hashes, as a paper can publish it."""
+"""The manifest of a scraping job: the utterances that survived, with hashes, as a paper can publish it."""
 
 import os
 import warnings
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from speakerlib.data.files import atomic_path
+from speakerlib.data.manifests import MANIFEST_COLUMNS
+from speakerlib.data.patterns import ID_COLUMNS
 from speakerlib.data.voxceleb.ledger import read_ledger
 
-MANIFEST_COLUMNS = ["speaker", "session", "utterance", "start", "end", "num_samples", "sha256"]
 STATES = ("in hand", "missing", "skipped", "lost", "possible")
-_IDS = MANIFEST_COLUMNS[:3]
 
 
 def write_manifest(output):
@@ -27,7 +27,7 @@ def write_manifest(output):
     table = utterance_states(output, videos, utterances)
     in_hand = table["state"] == "in hand"
     survivors = table.loc[in_hand, MANIFEST_COLUMNS]
-    _write_csv(output / "skipped.csv", table.loc[~in_hand, [*_IDS, "reason"]])
+    _write_csv(output / "skipped.csv", table.loc[~in_hand, [*ID_COLUMNS, "reason"]])
     _write_csv(output / "manifest.csv", survivors)
     return output / "manifest.csv"
 
@@ -47,7 +47,7 @@ def read_manifest(path):
                          f"expected {','.join(MANIFEST_COLUMNS)}.")
     table = table.loc[(table != "").any(axis=1), MANIFEST_COLUMNS]  # no blank lines; the index still counts them
     start, end = (pd.to_numeric(table[name], errors="coerce") for name in ("start", "end"))
-    for name in _IDS:  # names are only compared, and yet none may lead out of a folder
+    for name in ID_COLUMNS:  # names are only compared, and yet none may lead out of a folder
         good = table[name].str.fullmatch(r"(?!\.+$)[^/\\\x00-\x1f\x7f]{1,200}")
         _require(good, path, table, name, "a name without slashes")
     _require((start >= 0) & np.isfinite(start), path, table, "start", "seconds, 0 or more")
@@ -55,7 +55,7 @@ def read_manifest(path):
     whole = table["num_samples"].str.fullmatch("[1-9][0-9]{0,11}")
     _require(whole, path, table, "num_samples", "a whole number above 0")
     _require(table["sha256"].str.fullmatch("[0-9a-f]{64}"), path, table, "sha256", "64 digits of 0-9 and a-f")
-    _require(~table.duplicated(_IDS), path, table, "utterance", "each utterance once, and this one is there before")
+    _require(~table.duplicated(ID_COLUMNS), path, table, "utterance", "each utterance once, not twice")
     table = table.assign(start=start, end=end, num_samples=table["num_samples"].astype("int64"))
     return table.reset_index(drop=True)
 
@@ -66,7 +66,7 @@ def utterance_states(output, videos, utterances):
     videos, utterances: as read_ledger returns them. state, one of STATES: in hand; missing (written once, its file
     is away); skipped (could not be cut); lost (its video is gone); possible (pending, blocked or failed).
     """
-    table = utterances.rename(columns={"video": "session"}).sort_values(_IDS, ignore_index=True)
+    table = utterances.rename(columns={"video": "session"}).sort_values(ID_COLUMNS, ignore_index=True)
     told = videos.set_index("video")
     outcome = table["session"].map(told["outcome"])
     why = table["session"].map(told["reason"])
@@ -81,8 +81,12 @@ def utterance_states(output, videos, utterances):
 
 def _files_there(output, table):
     """Whether each row's file is there: one look into each folder, which is much less than one at each file."""
+    from tqdm.auto import tqdm
+
     folder, names, there = None, (), np.zeros(len(table), bool)
-    for row, (speaker, session, utterance) in enumerate(zip(table["speaker"], table["session"], table["utterance"])):
+    rows = tqdm(table[ID_COLUMNS].itertuples(index=False, name=None), "looking for the files", len(table), leave=False,
+                unit=" utterances", delay=3)  # seconds
+    for row, (speaker, session, utterance) in enumerate(rows):
         if (speaker, session) != folder:
             folder = speaker, session
             try:

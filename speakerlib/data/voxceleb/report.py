@@ -82,7 +82,7 @@ def _speaker_lines(counts):
     if least > 1:
         yield _line(f"  with 1 to {least - 1}" if least > 2 else "  with 1", len(speakers["few"]),
                     _names(speakers["few"]))
-    yield _line(f"  never {least} or more", len(speakers["lost"]), _names(speakers["lost"]))
+    yield _line(f"  cannot reach {least}", len(speakers["lost"]), _names(speakers["lost"]))
 
 
 def _next_steps(counts):
