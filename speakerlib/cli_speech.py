@@ -178,6 +178,7 @@ def scrape(options):
 def _scrape(job, options):
     from speakerlib.data.voxceleb.estimate import describe_estimate, estimate
     from speakerlib.data.voxceleb.preflight import preflight
+    from speakerlib.data.voxceleb.scraping import default_rate
     from speakerlib.data.voxceleb.scraping import scrape as run_job
     from speakerlib.data.voxceleb.url_lists import read_url_lists
     from speakerlib.doctor import FAIL, describe_check
@@ -186,7 +187,8 @@ def _scrape(job, options):
     utterances, skipped = read_url_lists(job.url_directory)
     print(f"list:   {job.url_directory}: {len(utterances)} utterances of {utterances['video'].nunique()} videos and "
           f"{utterances['speaker'].nunique()} speakers; {len(skipped)} entries cannot be used\noutput: {job.output}\n")
-    expected = estimate(utterances, _asked_before(job.output), options.workers, options.rate)
+    rate = options.rate or default_rate(job.url_template)
+    expected = estimate(utterances, _asked_before(job.output), options.workers, rate)
     checks = preflight(job.url_template, job.output, expected["flac_bytes"])
     print("\n".join(describe_check(*check) for check in checks) + f"\n\n{describe_estimate(expected)}\n", flush=True)
     failed = any(status == FAIL for status, *_ in checks)
@@ -202,9 +204,9 @@ def _scrape(job, options):
 
 def _asked_before(output):
     """The ledger's rows of an earlier run, which tell how long a video takes; None before the first one."""
-    from speakerlib.data.voxceleb.ledger import read_ledger
+    from speakerlib.data.voxceleb.ledger import LEDGER, read_ledger
 
-    return read_ledger(output)[0] if (output / "ledger.sqlite").is_file() else None
+    return read_ledger(output)[0] if (output / LEDGER).is_file() else None
 
 
 def _print_report(output, min_utterances):

@@ -11,7 +11,13 @@ from speakerlib.data.files import project_folder, read_json
 from speakerlib.experiments.parameters import notebook_parameters, notebook_path
 from speakerlib.experiments.workbook import STEPS, run_notebook, run_workbook
 
-NOTEBOOKS = ("00_start_here", "02_spectrogram_exploration", "05_protonet_training", "08_result_tables")
+NOTEBOOKS = (
+    "00_start_here",
+    "01_data_scraping",
+    "02_spectrogram_exploration",
+    "05_protonet_training",
+    "08_result_tables",
+)
 QUICK = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1, "test_tasks": 20}
 pytestmark = pytest.mark.slow
 

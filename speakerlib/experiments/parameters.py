@@ -46,6 +46,13 @@ PARAMETERS = {  # name: (what is expected, check)
     "condition": choice("recorded", "changed"),
     "episode_rule": choice("auto", "segment", "utterance", "session"),
     "seed": whole(0),
+    "url_directory": TEXT,
+    "output": TEXT,
+    "url_template": TEXT,
+    "num_workers": whole(1, 64),
+    "videos_per_hour": number(0, 1e6),
+    "keep_audio": choice(True, False),
+    "min_utterances": whole(1),
 }
 
 

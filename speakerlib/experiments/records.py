@@ -23,6 +23,11 @@ class Run:
     def __init__(self, folder, record):
         self.folder, self.record, self._start = Path(folder), record, time.time()
 
+    @classmethod
+    def read(cls, folder):
+        """The run in a folder, as its record says."""
+        return cls(folder, read_json(Path(folder) / "run.json"))
+
     @property
     def is_complete(self):
         return self.record["status"] == "complete"
@@ -84,7 +89,7 @@ def start_run(notebook, settings, corpus=None):
     """
     folder = run_folder(notebook, settings, corpus)
     if corpus is not None and (folder / "run.json").exists():
-        run = Run(folder, read_json(folder / "run.json"))
+        run = Run.read(folder)
         if run.is_complete:
             print(f"This run is complete; its numbers are shown again. To repeat it, delete {short_path(folder)}")
         return run

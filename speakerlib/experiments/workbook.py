@@ -14,11 +14,12 @@ from traitlets.config import Config
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.files import data_folder, folder_lock
 from speakerlib.experiments.parameters import check_parameters, notebook_parameters, notebook_path
-from speakerlib.experiments.records import read_results, run_folder, short_path
+from speakerlib.experiments.records import Run, read_results, run_folder, short_path
 from speakerlib.experiments.tables import headline
 
 STEPS = (  # the notebooks in order, with the parameters of each execution
     ("00_start_here", {}),
+    ("01_data_scraping", {"corpus": "practice"}),
     ("02_spectrogram_exploration", {}),
     ("05_protonet_training", {"num_support": 1}),
     ("05_protonet_training", {"num_support": 5}),
@@ -26,6 +27,7 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
     ("08_result_tables", {}),
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
+MAKES_ITS_CORPUS = ("01_data_scraping",)
 
 
 def run_workbook(corpus="demo", force=False):
@@ -56,12 +58,12 @@ def run_notebook(notebook, parameters, force=False, title=None):
     notebook = notebook_path(notebook).stem
     parameters = check_parameters(parameters, notebook_parameters(notebook), notebook)
     corpus = None
-    if notebook not in READS_RECORDS_ONLY and "corpus" in parameters:
+    if notebook not in READS_RECORDS_ONLY + MAKES_ITS_CORPUS and "corpus" in parameters:
         corpus = find_corpus(parameters["corpus"])
         parameters["corpus"] = corpus.name
     folder = run_folder(notebook, SimpleNamespace(**parameters), corpus)
     title = title or notebook
-    done = (folder / "executed.ipynb").exists()
+    done = (folder / "executed.ipynb").exists() and Run.read(folder).is_complete
     if done and notebook in READS_RECORDS_ONLY:
         done = _newest_record() < (folder / "executed.ipynb").stat().st_mtime
     if done and not force:

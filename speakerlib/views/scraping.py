@@ -113,6 +113,24 @@ def progress_lines(progress, width=79):
     return [line[:width] for line in lines] + textwrap.wrap(_printable(progress.stopped), width)
 
 
+def plot_list(utterances):
+    """What a list holds: the lengths of its utterances, and how many of them one video gives; returns the figure.
+
+    utterances: as read_url_lists returns them.
+    """
+    figure, (lengths, videos) = new_figure(10, 3.2, columns=2)
+    seconds = utterances["end"] - utterances["start"]
+    lengths.hist(seconds, bins=30, color=LOOKS["done"][0])
+    lengths.set(xlabel="seconds", ylabel="utterances", title=f"Half of them are under {seconds.median():.1f} s")
+    counts = utterances.groupby("video").size()
+    videos.hist(counts, bins=range(1, counts.max() + 2), align="left", color=LOOKS["done"][0], rwidth=0.9)
+    videos.set(xlabel="utterances in one video", ylabel="videos", title=f"{counts.mean():.1f} utterances a video")
+    for axis in (lengths, videos):
+        axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    videos.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    return figure
+
+
 def plot_outcomes(counts):
     """Videos by outcome, one bar each, cut into its reasons, which stand below it; returns the figure.
 

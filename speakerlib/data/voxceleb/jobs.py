@@ -1,10 +1,12 @@
 """What a scraping job works on: a list of one's own and YouTube, or the practice list and a server on this computer."""
 
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from speakerlib.data.files import data_folder
+from speakerlib.data.voxceleb.ledger import LEDGER, read_ledger
 from speakerlib.data.voxceleb.practice import make_practice, practice_faults, serve_practice
 from speakerlib.data.voxceleb.scraping import YOUTUBE, check_template
 from speakerlib.data.voxceleb.url_lists import read_url_lists
@@ -26,8 +28,9 @@ def open_job(url_directory, output="auto", url_template="auto", faults=None):
     """Yields the Job of a list of URLs; that of "practice" is served by this computer for as long as it is open.
 
     url_directory: a folder that holds txt/, or "practice": 18 videos of synthetic speech, of which faults (video ->
-    name of a fault; a fixed mix by default) are gone, refused or damaged. output: data/scraped/<name of the list> by
-    default. url_template: YouTube's by default. Raises ValueError for a template without {video}.
+    name of a fault, or one name for all; a fixed mix by default) are gone, refused or damaged. output:
+    data/scraped/<name of the list> by default; a practice that had ended there starts anew, one that was cut short
+    goes on. url_template: YouTube's by default. Raises ValueError for a template without {video}.
     """
     practice = str(url_directory) == PRACTICE
     folder = data_folder() / PRACTICE if practice else Path(url_directory).expanduser()
@@ -41,8 +44,18 @@ def open_job(url_directory, output="auto", url_template="auto", faults=None):
     if url_template != "auto":
         raise ValueError(f"url_template={url_template!r}: the practice list has a server of its own. Leave this "
                          "out, or give a list of your own.")
+    if output == data_folder() / "scraped" / PRACTICE and _has_ended(output):
+        shutil.rmtree(output)
     lists = make_practice(folder) / "url_lists"
+    utterances, _ = read_url_lists(lists, progress=False)
     if faults is None:
-        faults = practice_faults(read_url_lists(lists, progress=False)[0])
+        faults = practice_faults(utterances)
+    elif isinstance(faults, str):
+        faults = dict.fromkeys(utterances["video"], faults)
     with serve_practice(folder, faults) as (template, _):
         yield Job(lists, output, template, True)
+
+
+def _has_ended(output):
+    """Whether every video of a job was asked for."""
+    return (output / LEDGER).is_file() and "pending" not in set(read_ledger(output)[0]["outcome"])
