@@ -86,6 +86,7 @@ def connection(template, credentials, timeout=60.0):
     if "user" in credentials:
         auth = requests.auth.HTTPBasicAuth(*(credentials[name].encode() for name in ("user", "password")))
     with requests.Session() as session, _redacted_logs(secrets):
+        session.get_redirect_target = lambda response: None  # redirects are ours to judge
         session.trust_env = not _is_loopback(urlsplit(template).hostname)
 
         def get(file, offset=0):
