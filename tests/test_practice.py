@@ -6,8 +6,8 @@ import socket
 import threading
 import time
 import tracemalloc
-import urllib.error
 import urllib.request
+from contextlib import closing
 from itertools import pairwise
 from urllib.parse import urlsplit
 
@@ -51,11 +51,8 @@ def ask(url, method="GET", **headers):
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
     connection.request(method, parts.path, headers=headers)
-    answer = connection.getresponse()
-    try:
+    with closing(connection), connection.getresponse() as answer:
         return answer.status, answer.reason, answer.headers, answer.read()
-    finally:
-        connection.close()
 
 
 def servers():
@@ -169,8 +166,9 @@ def test_faults_are_few_spread_and_the_same_each_time(tmp_path, data_folder):
     faults = practice_faults(table)
     assert set(faults.values()) == {"private", "removed", "terminated", "region", "bot check", "flaky", "not audio"}
     assert len(faults) == 7 and faults == practice_faults(table) != practice_faults(table, seed=1)
-    left = table[~table["video"].isin(faults)]
-    assert left.groupby("speaker")["video"].nunique().min() >= 1 and left["speaker"].nunique() == 6
+    for seed in range(10):  # nobody loses all of their three or four videos
+        left = table[~table["video"].isin(practice_faults(table, seed))]
+        assert left["speaker"].nunique() == 6
     assert len(practice_faults(table[table["speaker"] == "id90001"])) == table[
         table["speaker"] == "id90001"]["video"].nunique() // 2
 
@@ -243,7 +241,7 @@ def test_a_stalled_answer_ends_with_the_client_or_with_the_server(small):
             assert len(servers()) == 1
         waiting = urllib.request.urlopen(template.format(video=video), timeout=10)
     assert not servers()
-    with pytest.raises((http.client.IncompleteRead, OSError)):
+    with waiting, pytest.raises((http.client.IncompleteRead, OSError)):
         waiting.read()
 
 

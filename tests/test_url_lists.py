@@ -105,7 +105,7 @@ def test_no_bytes_whatever_break_the_reader(tmp_path_factory, text):
 @given(st.integers(0, 60), st.integers(1, 40))
 def test_of_a_long_list_only_the_ends_are_read(tmp_path_factory, first, num_bytes):
     path = tmp_path_factory.getbasetemp() / "long.txt"
-    path.write_bytes(content(first, first + 90))
+    path.write_bytes(content(first, first + 90).replace(b"\t128", "\té".encode()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(url_list_files, "_READ", 200 + num_bytes)  # cuts the file anywhere in a line
         assert read_span(path, VIDEO)[:2] == (first, first + 90)
@@ -171,6 +171,19 @@ def test_short_and_duplicate_utterances_are_skipped(lists):
     assert skipped == {f"id10001/{VIDEO}/00002.txt": "0.48 s, shorter than 0.5 s",
                        f"id10001/{VIDEO}/00004.txt": "duplicate: the same span as 00001.txt"}
     assert len(read(lists, min_seconds=0.48)[0]) == 4 and len(read(lists, min_seconds=1)[0]) == 2
+
+
+def test_an_utterance_of_just_the_least_length_is_kept_wherever_it_is(lists):
+    for first in range(0, 300, 3):
+        write(lists, f"id10002/{VIDEO}/{first:05d}", content(first, first + 11))
+    assert len(read(lists, min_seconds=0.48)[0]) == 101
+
+
+@pytest.mark.parametrize("fv, expected", [("19.255\t(1)", 19.255), ("-1", -1), ("5e-3", 0.005), ("nan", None), ("inf", None),
+                                          ("(1)", None), ("", None), ("1_0", None)])
+def test_a_confidence_is_a_number_or_absent(lists, fv, expected):
+    utterances, skipped = read(write(lists, text=content(fv=fv)))
+    assert not skipped and [None if math.isnan(value) else value for value in utterances["fv_conf"]] == [expected]
 
 
 def test_what_cannot_be_read_is_skipped_without_waiting_for_it(lists):

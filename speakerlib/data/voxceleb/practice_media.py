@@ -5,7 +5,6 @@ import numpy as np
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.files import atomic_path
 
-FRAME_RATE = 25  # frames a second, in which VoxCeleb's lists count
 CONTENT_TYPES = {".m4a": "audio/mp4", ".webm": "audio/webm", ".mp4": "video/mp4"}
 _CODECS = {".m4a": ("aac", 44100, {"aac_coder": "fast"}), ".webm": ("libopus", 48000, {"compression_level": "0"}),
            ".mp4": ("aac", 44100, {"aac_coder": "fast"})}

@@ -7,6 +7,7 @@ import re
 _READ = 1 << 16  # bytes that hold nearly every list; of longer ones, only these and the end are read
 _FRAME = re.compile(rb"^[ \t]*FRAME\b[^\n]*\n?", re.MULTILINE)
 _FIELD = re.compile(rb"^[ \t]*(Reference|FV Conf|ASD Conf)[ \t]*:[ \t]*([^\r\n]*)", re.MULTILINE | re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?\d{1,12}(\.\d*)?(e[-+]?\d{1,2})?(?=\s|$)", re.ASCII)
 
 
 def read_span(path, video):
@@ -59,8 +60,5 @@ def _frame(word):
 
 def _confidence(text):
     """The number that "20.0 (1)" begins with; NaN if there is none."""
-    try:
-        value = float(text.split()[0])
-    except (AttributeError, IndexError, ValueError):
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+    number = _NUMBER.match(text or "")
+    return float(number.group()) if number else math.nan
