@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speakerlib.data.voxceleb.progress import OUTCOMES, Progress
-from speakerlib.views import scraping
+from speakerlib.views import scraping, scraping_progress
 from speakerlib.views.style import figure_png
 
 STOPPED = ("Stopped: the last 3 answers but for videos that are gone were refusals (bot check). Wait some hours, lower "
@@ -36,7 +36,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr(scraping.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(scraping_progress.time, "monotonic", lambda: self.now)
 
 
 class Terminal(io.StringIO):
@@ -64,7 +64,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch):
     """Makes a Terminal of so many columns."""
     def make(columns):
-        monkeypatch.setattr(scraping.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+        monkeypatch.setattr(scraping_progress.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
         return Terminal()
     return make
 
@@ -88,7 +88,7 @@ def test_lines_fit_the_terminal_and_keep_what_matters(terminal, columns, shown):
 
 @given(st.lists(st.integers(0, 10**6), min_size=5, max_size=5), st.integers(20, 200))
 def test_the_bar_is_full_and_shows_every_outcome_that_there_is(counts, width):
-    bar = re.match(r"\[(.*?)\]", scraping.progress_lines(progress(*counts), width)[0])[1]
+    bar = re.match(r"\[(.*?)\]", scraping_progress.progress_lines(progress(*counts), width)[0])[1]
     if sum(counts):
         assert "".join(sorted(set(bar), key="#x!?.".index)) == "".join(
             letter for letter, count in zip("#x!?.", counts) if count)
@@ -98,7 +98,7 @@ def test_the_bar_is_full_and_shows_every_outcome_that_there_is(counts, width):
 
 
 def test_the_bar_is_in_proportion():
-    bar = re.match(r"\[(.*?)\]", scraping.progress_lines(progress(50, 25, 0, 0, 25), 124)[0])[1]
+    bar = re.match(r"\[(.*?)\]", scraping_progress.progress_lines(progress(50, 25, 0, 0, 25), 124)[0])[1]
     assert bar.count("#") / len(bar) == pytest.approx(0.5, abs=0.02)
     assert bar.count("x") / len(bar) == pytest.approx(0.25, abs=0.02)
 
@@ -139,8 +139,8 @@ def test_progress_goes_to_standard_error(capsys):
 
 @pytest.mark.parametrize("left, said", [(None, "time left unknown"), (45.0, "45 s left"), (262_000.0, "3 d 1 h left")])
 def test_the_time_left_or_that_it_is_unknown(left, said):
-    assert said in scraping.progress_html(progress(seconds_left=left))
-    assert said in "\n".join(scraping.progress_lines(progress(seconds_left=left)))
+    assert said in scraping_progress.progress_html(progress(seconds_left=left))
+    assert said in "\n".join(scraping_progress.progress_lines(progress(seconds_left=left)))
 
 
 class Page(HTMLParser):
@@ -165,7 +165,7 @@ class Page(HTMLParser):
 
 
 def test_the_notebook_shows_outcomes_in_colour_and_in_words():
-    page = Page(scraping.progress_html(progress()))
+    page = Page(scraping_progress.progress_html(progress()))
     text = " ".join(" ".join(page.texts).split())
     for said in ("4,934 of 22,496 videos asked for", "done 4,012", "gone 903", "blocked 12", "failed 7",
                  "pending 17,562", "27,312 utterances", "62.31 hours", "242 videos an hour", "19.2 GB", "private"):
@@ -179,19 +179,19 @@ def test_the_notebook_shows_outcomes_in_colour_and_in_words():
 
 
 def test_the_notebook_says_why_a_job_stopped_and_when_it_finished():
-    assert STOPPED in "".join(Page(scraping.progress_html(progress(stopped=STOPPED))).texts)
-    assert "finished" not in scraping.progress_html(progress(stopped=STOPPED))
-    assert ", finished" in scraping.progress_html(progress(finished=True))
-    assert "0 of 0 videos" in "".join(Page(scraping.progress_html(NOTHING)).texts)
+    assert STOPPED in "".join(Page(scraping_progress.progress_html(progress(stopped=STOPPED))).texts)
+    assert "finished" not in scraping_progress.progress_html(progress(stopped=STOPPED))
+    assert ", finished" in scraping_progress.progress_html(progress(finished=True))
+    assert "0 of 0 videos" in "".join(Page(scraping_progress.progress_html(NOTHING)).texts)
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_what_a_site_said_is_text_and_never_markup(reason, stopped):
     wild = progress(recent=(("<b>x</b>", "failed", f"<script>{reason}"),), stopped=f"<img src=x>{stopped}")
-    page = Page(scraping.progress_html(wild))
+    page = Page(scraping_progress.progress_html(wild))
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
     assert "<script>" in "".join(page.texts)
-    for line in scraping.progress_lines(wild, 60):
+    for line in scraping_progress.progress_lines(wild, 60):
         assert line.isprintable() and len(line) <= 60
 
 
@@ -222,6 +222,20 @@ def texts(figure):
 
 def title(figure):
     return figure.axes[0].get_title() or figure.axes[0].get_title(loc="left")
+
+
+def test_a_list_is_drawn_with_every_video_and_utterance():
+    rows = [(speaker, f"video-{v:05d}", f"{u:05d}", 9.0 * u, 9.0 * u + 4 + (v == 2) * 90)
+            for v, (number, speakers) in enumerate([(3, "a"), (3, "a"), (1, "b"), (40, "ab")])
+            for speaker in speakers for u in range(number // len(speakers))]
+    table = pd.DataFrame(rows, columns=["speaker", "video", "utterance", "start", "end"])
+    figure = scraping.plot_list(table)
+    left, right = figure.axes
+    assert title(figure) == "4 videos hold 47 utterances"
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["of one speaker (3)", "of several (1)"]
+    assert sum(bar.get_height() for bar in left.patches) == 4
+    assert sum(bar.get_height() for bar in right.patches) == 47  # also the one of 94 s
+    assert "20 or more" in left.get_xlabel() and "29 or more" in right.get_xlabel()
 
 
 REPORT = {"videos": 100, "outcomes": dict(zip(OUTCOMES, (60, 25, 6, 4, 5))),
