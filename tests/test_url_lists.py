@@ -179,8 +179,8 @@ def test_an_utterance_of_just_the_least_length_is_kept_wherever_it_is(lists):
     assert len(read(lists, min_seconds=0.48)[0]) == 101
 
 
-@pytest.mark.parametrize("fv, expected", [("19.255\t(1)", 19.255), ("-1", -1), ("5e-3", 0.005), ("nan", None), ("inf", None),
-                                          ("(1)", None), ("", None), ("1_0", None)])
+@pytest.mark.parametrize("fv, expected", [("19.255\t(1)", 19.255), ("-1", -1), ("5e-3", 0.005), ("nan", None),
+                                          ("inf", None), ("(1)", None), ("", None), ("1_0", None)])
 def test_a_confidence_is_a_number_or_absent(lists, fv, expected):
     utterances, skipped = read(write(lists, text=content(fv=fv)))
     assert not skipped and [None if math.isnan(value) else value for value in utterances["fv_conf"]] == [expected]
