@@ -16,6 +16,7 @@ _SLACK = 0.1  # seconds that an utterance may end after the audio: one picture's
 _LOST = 0.5  # seconds that a file may end before it says that it does
 _SILENCE = 2  # steps of 16 bits between the lowest and the highest sample
 _CLOCKED = ("mov", "matroska")  # containers whose clock is the video's, and which know how long it is
+_STREAMED = "mpegts"  # a container whose clock begins at any time
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ class _Part:
         self.pieces, self.next = [], first
 
     def take(self, first, block):
-        """Keeps what of a block, whose first sample is `first`, is its own; what was left out is silence."""
-        begin, end = max(self.next, first), min(self.last, first + len(block))
-        if begin < end:
-            if begin > self.next:
-                self.pieces.append(np.zeros(begin - self.next, np.int16))
+        """Keeps what of a block, whose first sample is `first`, is its own; what no block brought is silence."""
+        begin, end = (min(max(self.next, place), self.last) for place in (first, first + len(block)))
+        if begin > self.next:
+            self.pieces.append(np.zeros(begin - self.next, np.int16))
+        if end > begin:
             self.pieces.append(block[begin - first:end - first])
-            self.next = end
+        self.next = end
 
 
 def _write(part, span, folder, position, min_seconds):
@@ -138,9 +139,7 @@ def _blocks(path):
         with _open(path) as container:
             if not container.streams.audio:
                 raise AudioError(path, "unreadable: no audio in it")
-            # Other clocks begin anywhere, as in transport streams, or with what the encoder put in front.
-            origin = 0.0 if _is_clocked(container) else (container.start_time or 0) / 1e6
-            for block in _resample(container.decode(audio=0), origin):
+            for block in _resample(container.decode(audio=0), _origin(container)):
                 num_blocks += 1
                 yield block
     except (av.error.FFmpegError, OSError, ArithmeticError) as error:
@@ -150,7 +149,8 @@ def _blocks(path):
 
 
 def _resample(frames, origin):
-    """Yields (first, int16 (samples,)) of frames whose clock shows `origin` seconds at the beginning.
+    """Yields (first, int16 (samples,)) of frames whose clock shows `origin` seconds at the beginning; without one,
+    the samples are counted.
 
     Each run of frames without a gap and of one kind is resampled as a whole.
     """
@@ -159,7 +159,7 @@ def _resample(frames, origin):
     resampler = kind = None
     position, clock = None, 0.0  # the next sample to come out; when the next frame is due
     for frame in frames:
-        time = clock if frame.pts is None else float(frame.pts * frame.time_base) - origin
+        time = clock if origin is None or frame.pts is None else float(frame.pts * frame.time_base) - origin
         if kind != (frame.format.name, frame.layout.name, frame.sample_rate) or time > clock + _GAP:
             for block in _samples(resampler, None):
                 yield position, block
@@ -183,14 +183,16 @@ def _samples(resampler, frame):
     return [out.to_ndarray()[0] for out in resampler.resample(frame)] if resampler else []
 
 
-def _is_clocked(container):
-    return container.format.name.split(",")[0] in _CLOCKED
+def _origin(container):
+    """What a container's clock shows when the video begins; None where timestamps are only guessed from sizes."""
+    name = container.format.name.split(",")[0]
+    return 0.0 if name in _CLOCKED else (container.start_time or 0) / 1e6 if name == _STREAMED else None
 
 
 def _declared_seconds(path):
     """When the audio is said to end; None for formats that guess it from their size."""
     with _open(path) as container:
-        if not _is_clocked(container):
+        if container.format.name.split(",")[0] not in _CLOCKED:
             return None
         stream = container.streams.audio[0]
         if stream.duration:

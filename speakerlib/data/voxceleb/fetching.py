@@ -44,7 +44,7 @@ def fetch_video(video, url, spans, output, *, keep_audio=False, cookies=None, ti
     is none.
     """
     if not spans:
-        raise ValueError(f"video {video!r} has no utterances: expected (speaker, utterance, start, end) of at least one.")
+        raise ValueError(f"video {video!r} has no utterances; expected at least one (speaker, utterance, start, end).")
     check_utterances(pd.DataFrame([(speaker, video, utterance, start, end) for speaker, utterance, start, end in spans],
                                   columns=["speaker", "video", "utterance", "start", "end"]))
     output, begin = Path(output), time.monotonic()

@@ -17,7 +17,8 @@ _TABLE = [(re.compile(pattern, re.IGNORECASE), outcome, reason) for pattern, out
     (r"private video|video is private", "gone", "private"),
     (r"account associated with this video has been (terminated|closed)|closed their YouTube account"
      r"|(account|channel) has been (terminated|deleted)", "gone", "terminated"),
-    (r"in your (country|region|location)|from your location|geo.?restrict|HTTP Error 451", "gone", "region"),
+    (r"(available|blocked|blocked it) in your (country|region|location)|from your location|geo.?restrict"
+     r"|HTTP Error 451", "gone", "region"),
     (r"requires (payment|purchase)|pay to watch|to (rent|buy) this video|only available to .{0,20}premium members",
      "gone", "payment"),
     (r"has been removed|video (is no longer available|isn't available anymore|does not exist)"
