@@ -54,7 +54,11 @@ class EpisodeSampler:
         pair_key = _mix(pair_task, self.key, places.ravel())
         groups, group_pair = _ranges(self.first_group[places.ravel()], self.num_groups[places.ravel()])
         rank = _rank_within(group_pair, _mix(pair_key[group_pair], groups))
-        side = rank >= self.support_groups[places.ravel()][group_pair]  # False: support, True: query
+        num_before = self.support_groups[places.ravel()][group_pair]
+        side = rank >= num_before  # False: support, True: query
+        # No side takes from more groups than it has segments: the others need not be looked into.
+        taken = rank < np.where(side, num_before + self.num_query, self.num_support)
+        groups, group_pair, rank, side = groups[taken], group_pair[taken], rank[taken], side[taken]
         ids, segment_group = _ranges(self.first_segment[groups], self.group_size[groups])
         depth = _rank_within(segment_group, _mix(pair_key[group_pair[segment_group]], ids, np.uint64(1)))
         # one segment from each group of the side first, then a second one, and so on
@@ -107,13 +111,12 @@ class EpisodeSampler:
 
     def _choose_speakers(self, tasks):
         """num_way distinct speakers a task, uniformly (Floyd's sampling, all tasks at once)."""
-        total, chosen = len(self.speakers), np.empty((len(tasks), self.num_way), dtype=np.int64)
-        for place, last in enumerate(range(total - self.num_way, total)):
-            draw = (_mix(tasks, self.key, np.uint64(last), np.uint64(2)) % np.uint64(last + 1)).astype(
-                np.int64
-            )
-            taken = (chosen[:, :place] == draw[:, None]).any(axis=1)
-            chosen[:, place] = np.where(taken, last, draw)
+        lasts = np.arange(len(self.speakers) - self.num_way, len(self.speakers))
+        draws = _mix(tasks[:, None], self.key, lasts, np.uint64(2)) % (lasts + 1).astype(np.uint64)  # (T, N)
+        draws, chosen = draws.astype(np.int64), np.empty((len(tasks), self.num_way), dtype=np.int64)
+        for place, last in enumerate(lasts):
+            taken = (chosen[:, :place] == draws[:, place, None]).any(axis=1)
+            chosen[:, place] = np.where(taken, last, draws[:, place])
         return chosen
 
 
