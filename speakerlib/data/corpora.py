@@ -21,7 +21,7 @@ from speakerlib.data.files import (
     write_json,
 )
 from speakerlib.data.manifests import compare_with_manifest, manifest_digest, restrict_to_manifest
-from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan
+from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan, utterance_keys
 from speakerlib.data.splits import SPLITS, assign_splits, check_splits, folder_splits
 from speakerlib.data.waveform_store import WaveformStore, build_waveform_store
 
@@ -45,8 +45,8 @@ class Corpus:
     def fingerprint(self):
         """Hexadecimal digits that change when any sample, name or split does; not when the files move."""
         digest = hashlib.blake2b(self.waveforms.fingerprint.encode(), digest_size=8)
-        for row in self.table[[*ID_COLUMNS, "split"]].itertuples(index=False):
-            digest.update("\t".join(row).encode() + b"\n")
+        names = utterance_keys(self.table, "\t") + "\t" + self.table["split"] + "\n"
+        digest.update("".join(names.to_list()).encode())
         return digest.hexdigest()
 
 

@@ -54,9 +54,9 @@ def make_table(rows, folder, pattern):
     return table
 
 
-def utterance_keys(table):
+def utterance_keys(table, between="/"):
     """speaker/session/utterance of each row of a table, as a Series: no name holds a slash."""
-    return table["speaker"] + "/" + table["session"] + "/" + table["utterance"]
+    return table["speaker"] + between + table["session"] + between + table["utterance"]
 
 
 def list_audio(folder, pattern=None):
