@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import pandas as pd
 
 from speakerlib.data.files import atomic_path
@@ -32,11 +33,12 @@ def restrict_to_manifest(found, wanted, name, partial=False):
     """
     if not len(wanted):
         raise ValueError(f"corpus {name!r}: its manifest lists no utterance.")
-    listed = utterance_keys(found).isin(utterance_keys(wanted))
+    rows = pd.Index(utterance_keys(found)).get_indexer(utterance_keys(wanted))
+    listed = np.isin(np.arange(len(found)), rows)
     if len(others := found[~listed]):
         print(f"corpus {name!r}: {len(others):,} of {len(found):,} files are not in the manifest and are left out, "
               f"such as {others['path'].iloc[0]}.")
-    absent = wanted[~utterance_keys(wanted).isin(utterance_keys(found))]
+    absent = wanted[rows < 0]
     if len(absent) == len(wanted) or (len(absent) and not partial):
         raise ValueError(_refusal(name, wanted, absent[ID_COLUMNS].assign(reason="absent")))
     return found[listed].reset_index(drop=True)
