@@ -215,12 +215,17 @@ def test_a_list_or_folder_without_permission_is_skipped(lists, monkeypatch):
             return function(path, *rest, **settings)
         return refused
 
-    monkeypatch.setattr(builtins, "open", refuse(open, "00002.txt"))
-    monkeypatch.setattr(os, "scandir", refuse(os.scandir, "aaaaaaaaaaa"))
-    utterances, skipped = read(lists)
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", refuse(open, "00002.txt"))
+        patch.setattr(os, "scandir", refuse(os.scandir, "aaaaaaaaaaa"))
+        utterances, skipped = read(lists)
     assert utterances["utterance"].tolist() == ["00001"]
-    assert skipped == {f"id10001/{VIDEO}/00002.txt": "unreadable: Permission denied",
+    assert skipped == {f"id10001/{VIDEO}/00002.txt": "cannot be opened: Permission denied",
                        "id10002/aaaaaaaaaaa": "unreadable: Permission denied"}
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", refuse(open, "00002.txt"))
+        assert len(read(lists)[1]) == 1
+    assert len(read(lists)[0]) == 3 and not read(lists)[1]  # as soon as they are allowed to be read
 
 
 def test_what_was_read_is_kept_and_no_list_is_opened_again(lists, monkeypatch):

@@ -23,6 +23,7 @@ _IDS = {  # checked before an id becomes a part of a path or of a URL
     "video": (re.compile(r"[A-Za-z0-9_-]{11}"), "11 letters, digits, '_' or '-'"),
     "utterance": (re.compile(r"[A-Za-z0-9_-]{1,32}"), "up to 32 letters, digits, '_' or '-'"),
 }
+_CLOSED = "cannot be opened"
 _THREADS = 2  # they wait for a slow disk together; on a fast one, more would be in each other's way
 
 
@@ -45,7 +46,8 @@ def read_url_lists(url_directory, progress=True, min_seconds=0.5):
     tables = _read_cache(cache)
     if tables is None:
         tables = _parse(folder, files, progress)
-        _write_cache(cache, *tables)
+        if not tables[1]["reason"].str.startswith(_CLOSED).any():  # to allow reading changes neither size nor date
+            _write_cache(cache, *tables)
     utterances, skipped = tables
     short = utterances["end"] - utterances["start"] < min_seconds - 1e-9
     if short.any():
@@ -221,7 +223,7 @@ def _read_speaker(folder, lists):
                 rows.append((*ids, *read_span(os.path.join(folder, path), ids[1])))
                 continue
             except OSError as error:
-                reason = f"unreadable: {error.strerror}"
+                reason = f"{_CLOSED}: {error.strerror}"
             except ValueError as error:
                 reason = str(error)
         skipped.append((path.encode(errors="backslashreplace").decode(), reason))
