@@ -131,7 +131,7 @@ def test_an_estimate_before_the_job_states_its_assumptions():
     assert estimate(the_list(), num_workers=2, rate=240)["seconds"] == 100 * 15  # the rate holds it up
     assert estimate(the_list(), num_workers=1, rate=3600)["seconds"] == 100 * 10  # the worker does
     text = describe_estimate(estimate(the_list(), rate=240))
-    for said in ("100", "400  1.0 hours", "486.0 MB", "64.8 MB", "25 min  2 workers, at most 240 videos",
+    for said in ("100", "400  1.00 hours", "486.0 MB", "64.8 MB", "25 min  2 workers, at most 240 videos",
                  "Assumed: 5 minutes a video"):
         assert said in text, said
     assert "no limit" in describe_estimate(estimate(the_list(), rate=float("inf")))

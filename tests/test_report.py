@@ -78,7 +78,7 @@ def test_a_report_reads_well_and_says_what_to_do_next(tmp_path):
     output = make_job(tmp_path / "out")
     text = describe_report(report(output))
     for line in (r"videos +8  2 kB downloaded", r"  gone +3   37.5 %", r"    private +2",
-                 r"  in hand +5   18.5 %  0.00 hours", r"  with none +3  c, d, e", r"  with 1 to 4 +2  a, b"):
+                 r"  in hand +5   18.5 %  0.2 minutes", r"  with none +3  c, d, e", r"  with 1 to 4 +2  a, b"):
         assert re.search(rf"^{line}$", text, re.MULTILINE), line
     what_next = text.partition("what next")[2]
     assert "bot check (1): Wait" in what_next and "network (1): Check the network" in what_next

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from speakerlib.data.voxceleb.estimate import format_hours
 from speakerlib.views.scraping_progress import LOOKS, notebook_progress, terminal_progress
 from speakerlib.views.style import GREY, PALETTE, new_figure
 
@@ -29,7 +30,7 @@ def plot_list(utterances):
     top = np.ceil(min(seconds.max(), LONGEST))
     right.hist(seconds.clip(upper=top), bins=np.linspace(0, top, 31), color=PALETTE[2])
     right.axvline(seconds.median(), color=PALETTE[6], linestyle="--", linewidth=1.5)
-    right.set(title=f"{seconds.sum() / 3600:,.2f} hours of speech, median {seconds.median():.1f} s",
+    right.set(title=f"{format_hours(seconds.sum() / 3600)} of speech, median {seconds.median():.1f} s",
               xlabel="seconds of an utterance" + _last_bar(seconds, LONGEST, LONGEST - 1), ylabel="utterances")
     for axis in (left, right):
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))

@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 
-from speakerlib.data.voxceleb.estimate import format_bytes, format_seconds
+from speakerlib.data.voxceleb.estimate import format_bytes, format_hours, format_seconds
 from speakerlib.views.style import GREY, PALETTE
 
 # outcome: (colour, character on a terminal)
@@ -127,7 +127,7 @@ def _outcomes(progress):
 
 def _numbers(progress):
     """Utterances, hours, time left, rate and bytes as texts, the most wanted first."""
-    texts = [f"{progress.utterances:,} utterances", f"{progress.hours:,.2f} hours"]
+    texts = [f"{progress.utterances:,} utterances", format_hours(progress.hours)]
     if not _is_last(progress):
         left = progress.seconds_left
         texts.append("time left unknown" if left is None else f"{format_seconds(left)} left")

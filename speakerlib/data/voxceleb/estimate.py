@@ -53,7 +53,8 @@ def estimate(utterances, videos=None, num_workers=2, rate=None):
 
 def describe_estimate(figures):
     """What estimate returned, as aligned lines for a terminal."""
-    rate = f"at most {figures['rate']:,.0f} videos an hour" if np.isfinite(figures["rate"] or np.inf) else "no limit on videos an hour"
+    limited = np.isfinite(figures["rate"] or np.inf)
+    rate = f"at most {figures['rate']:,.0f} videos an hour" if limited else "no limit on videos an hour"
     workers = f"{figures['num_workers']} worker{'s' * (figures['num_workers'] > 1)}"
     flac, download = format_bytes(figures["flac_bytes"]), format_bytes(figures["download_bytes"])
     there = "as if every video was still there"
@@ -61,7 +62,7 @@ def describe_estimate(figures):
         there += f"; of those asked for so far, {100 * figures['there']:.0f} % were"
     return "\n".join([
         f"{'videos to ask for':<20}{figures['videos']:>11,}",
-        f"{'utterances':<20}{figures['utterances']:>11,}  {figures['hours']:,.1f} hours of speech",
+        f"{'utterances':<20}{figures['utterances']:>11,}  {format_hours(figures['hours'])} of speech",
         f"{'download':<20}{download:>11}  kept only with --keep-audio",
         f"{'utterances on disk':<20}{flac:>11}  16 kHz FLAC",
         f"{'time':<20}{format_seconds(figures['seconds']):>11}  {workers}, {rate}",
@@ -76,6 +77,11 @@ def format_bytes(count):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count / 1e3:,.0f} kB"
+
+
+def format_hours(hours):
+    """An amount of speech: 3.2 minutes, 62.31 hours."""
+    return f"{hours:,.2f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
 
 
 def format_seconds(seconds):

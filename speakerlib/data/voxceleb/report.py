@@ -1,7 +1,7 @@
 """What a scraping job has brought, what it lacks and why, and what to do next."""
 
 from speakerlib.data.audio import SAMPLE_RATE
-from speakerlib.data.voxceleb.estimate import format_bytes
+from speakerlib.data.voxceleb.estimate import format_bytes, format_hours
 from speakerlib.data.voxceleb.ledger import read_ledger
 from speakerlib.data.voxceleb.manifest import STATES, read_manifest, utterance_states, write_manifest
 
@@ -62,7 +62,7 @@ def _video_lines(counts):
 def _utterance_lines(counts):
     utterances = counts["utterances"]
     total = utterances["listed"]
-    notes = {"in hand": f"{counts['hours']:,.2f} hours", "missing": "written, but their files are away",
+    notes = {"in hand": format_hours(counts["hours"]), "missing": "written, but their files are away",
              "skipped": "could not be cut", "lost": "their videos are gone",
              "possible": "their videos are pending, blocked or failed"}
     yield _line("utterances", total)
