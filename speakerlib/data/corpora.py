@@ -229,8 +229,8 @@ def _unchanged(folder, record, source):
 
 def _relative(path, folder):
     """Relative to the corpus' folder if inside it, so that the folder can move; absolute otherwise."""
-    path = Path(path)
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    path, inside = str(path), f"{folder}{os.sep}"
+    return path[len(inside):] if path.startswith(inside) else path
 
 
 def _files_digest(paths):

@@ -33,7 +33,7 @@ def scan(folder, pattern=None):
     for path in found:
         match = matcher.fullmatch(path)
         if match:
-            rows.append((*_ids(match.groupdict(), fields, path), str(folder / path)))
+            rows.append((*_ids(match.groupdict(), fields, path), os.path.join(folder, path)))
         else:
             unmatched.append(path)
     if not rows:
