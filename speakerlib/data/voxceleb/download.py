@@ -108,8 +108,9 @@ def _parameters(url, folder, cookies, timeout, patience, log):
 
     parameters = {
         "format": "bestaudio[ext=m4a]/bestaudio/best",
-        # '%' begins a field of yt-dlp's, '$' a variable of the shell's.
-        "outtmpl": {"default": str(folder.resolve()).replace("%", "%%").replace("$", "$$") + "/audio.%(ext)s"},
+        # '%' begins a field of yt-dlp's; '$' a variable of the environment's, unless an empty field follows.
+        "outtmpl": {"default": str(folder.resolve()).replace("%", "%%").replace("$", "$%(nothing|)s")
+                    + "/audio.%(ext)s"},
         "allowed_extractors": ["youtube", "generic"],
         "noplaylist": True,
         "js_runtimes": {name: {} for name in RUNTIMES},
