@@ -86,8 +86,8 @@ def _add_scrape(add):
     sub.add_argument("--keep-audio", action="store_true", help="keep each video's whole audio, in <output>/.audio")
     sub.add_argument("--force", action="store_true", help="ask for everything again, also for what is done or gone")
     sub.add_argument("--max-tries", type=int, default=3, metavar="N", help="of what failed, in one run (default: 3)")
-    sub.add_argument("--retry-seconds", type=float, default=10, metavar="S", help="before a second try; four times it "
-                     "before a third, and so on (default: 10)")
+    sub.add_argument("--retry-seconds", type=float, metavar="S", help="before a second try; four times it before a "
+                     "third, and so on (default: 10; practice: 1)")
     sub.add_argument("--timeout", type=float, default=20, metavar="S", help="give up on a silent server (default: 20)")
     sub.add_argument("--min-utterances", type=int, default=5, metavar="N", help="the report names speakers with fewer "
                      "(default: 5)")
@@ -186,7 +186,10 @@ def _scrape(job, options):
 
     utterances, skipped = read_url_lists(job.url_directory)
     print(f"list:   {job.url_directory}: {len(utterances)} utterances of {utterances['video'].nunique()} videos and "
-          f"{utterances['speaker'].nunique()} speakers; {len(skipped)} entries cannot be used\noutput: {job.output}\n")
+          f"{utterances['speaker'].nunique()} speakers\noutput: {job.output}\n")
+    if len(skipped):
+        print(f"{len(skipped)} entries of the list cannot be used, such as {skipped['path'].iloc[0]}: "
+              f"{skipped['reason'].iloc[0]}\n")
     rate = options.rate or default_rate(job.url_template)
     expected = estimate(utterances, _asked_before(job.output), options.workers, rate)
     checks = preflight(job.url_template, job.output, expected["flac_bytes"])
@@ -197,7 +200,7 @@ def _scrape(job, options):
     result = run_job(job.url_directory, job.output, url_template=job.url_template, num_workers=options.workers,
                      rate=options.rate, keep_audio=options.keep_audio, force=options.force,
                      cookies=_home(options.cookies), max_tries=options.max_tries,
-                     retry_seconds=options.retry_seconds, timeout=options.timeout, on_progress=terminal_progress())
+                     retry_seconds=options.retry_seconds or (1 if job.synthetic else 10), timeout=options.timeout, on_progress=terminal_progress())
     _print_report(job.output, options.min_utterances)
     return 3 if result.stopped else 0
 

@@ -46,7 +46,7 @@ def open_job(url_directory, output="auto", url_template="auto", faults=None):
                          "out, or give a list of your own.")
     if output == data_folder() / "scraped" / PRACTICE and _has_ended(output):
         shutil.rmtree(output)
-    lists = make_practice(folder) / "url_lists"
+    lists = make_practice(folder, flaws=True) / "url_lists"
     utterances, _ = read_url_lists(lists, progress=False)
     if faults is None:
         faults = practice_faults(utterances)

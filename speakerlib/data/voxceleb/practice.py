@@ -35,18 +35,20 @@ class _Video:
 
 
 def make_practice(folder, num_speakers=6, num_videos=3, num_utterances=3, seconds=20.0, seed=0, speech=True,
-                  progress=False):
+                  flaws=False, progress=False):
     """Makes practice lists and videos in `folder`, and returns it; what is there already is not made again.
 
     url_lists/txt/<speaker>/<video>/<utterance>.txt as VoxCeleb's, and videos/<video>.m4a, .webm, .mp4 in turn,
     num_videos a speaker of `seconds` s each. One video in ten serves a second speaker too, and is then twice as
-    long. speech: synthetic voices (needs espeak-ng), otherwise hums, faster and with nothing to install.
+    long. speech: synthetic voices (needs espeak-ng), otherwise hums, faster and with nothing to install. flaws: the
+    last video but one has three lists more, 00091 to 00093: one cut off, one of a third of a second, one past its end.
 
     Raises ValueError for a number out of range or a folder that holds other lists or videos; RuntimeError if
     espeak-ng is missing.
     """
     parameters = {"recipe": RECIPE, "num_speakers": num_speakers, "num_videos": num_videos,
-                  "num_utterances": num_utterances, "seconds": float(seconds), "seed": seed, "speech": bool(speech)}
+                  "num_utterances": num_utterances, "seconds": float(seconds), "seed": seed, "speech": bool(speech),
+                  "flaws": bool(flaws)}
     _check(parameters)
     folder = Path(folder)
     if not (folder / "practice.json").exists() and any((folder / name).exists() for name in ("url_lists", "videos")):
@@ -55,7 +57,8 @@ def make_practice(folder, num_speakers=6, num_videos=3, num_utterances=3, second
     videos = _plan(parameters)
     with folder_lock(folder, "practice videos"):
         _put_away_others(folder, parameters)
-        for path, content in _lists(videos, seed):
+        flawed = videos[-2:-1] or videos if flaws else []
+        for path, content in [*_lists(videos, seed), *_flaws(flawed, seed)]:
             path = folder / "url_lists" / "txt" / path
             if not path.exists():
                 with atomic_path(path) as temporary:
@@ -141,6 +144,16 @@ def _lists(videos, seed):
             draw = np.random.default_rng([seed, video.number, speaker, utterance])
             name = f"id9{speaker + 1:04d}"
             yield f"{name}/{video.name}/{utterance:05d}.txt", _list_file(name, video.name, first, last, draw)
+
+
+def _flaws(videos, seed):
+    """Lists as no reader wants them: cut off before its frames, too short to use, past the end of the video."""
+    for video in videos:
+        name, end = f"id9{video.spans[0][0] + 1:04d}", int(video.seconds * FRAME_RATE)
+        for utterance, (first, last) in {91: (0, 0), 92: (10, 17), 93: (end + 50, end + 150)}.items():
+            content = _list_file(name, video.name, first, last, np.random.default_rng([seed, utterance]))
+            content = content.partition(b"FRAME")[0] if utterance == 91 else content
+            yield f"{name}/{video.name}/{utterance:05d}.txt", content
 
 
 def _list_file(speaker, video, first, last, draw):

@@ -1,0 +1,114 @@
+"""The commands that get speech, as a user types them: scraping on this computer, reports, manifests, trials."""
+
+import pytest
+
+from speakerlib.cli import main
+from speakerlib.data.corpora import open_corpus
+from speakerlib.data.voxceleb.jobs import open_job
+from speakerlib.data.voxceleb.ledger import read_ledger
+from speakerlib.data.voxceleb.practice import make_practice, serve_practice
+from speakerlib.data.voxceleb.report import read_manifest
+from speakerlib.data.voxceleb.scraping import YOUTUBE
+
+QUICK = ("--retry-seconds", "0.05")
+
+
+@pytest.fixture
+def hums(tmp_path):
+    """The lists of four speakers with two videos each, and a function that serves them with faults."""
+    folder = make_practice(tmp_path / "hums", num_speakers=4, num_videos=2, seconds=6.0, speech=False)
+    return folder / "url_lists", lambda faults=None: serve_practice(folder, faults)
+
+
+def scrape(lists, output, template, *options):
+    return main(["scrape", "--url-directory", str(lists), "--output", str(output), "--url-template", template, *QUICK,
+                 *options])
+
+
+@pytest.mark.slow
+def test_the_practice_job_ends_with_a_report_and_a_corpus_can_be_made_of_it(data_folder, capsys):
+    assert main(["scrape", "--practice", *QUICK]) == 0
+    said = capsys.readouterr().out
+    for reason in ("private", "region", "removed", "terminated", "bot check", "decode", "past the end"):
+        assert f"    {reason} " in said
+    output = data_folder / "scraped" / "practice"
+    manifest = read_manifest(output / "manifest.csv")
+    assert len(manifest) > 30 and f"manifest: {output / 'manifest.csv'}" in said
+    assert main(["import", str(output), "--manifest", str(output / "manifest.csv")]) == 0
+    assert len(open_corpus("practice").table) == len(manifest)
+    with open_job("practice"):  # it had ended, so it starts anew
+        assert not output.exists()
+
+
+def test_a_job_goes_on_and_reports_at_any_time(hums, data_folder, tmp_path, capsys):
+    lists, serve = hums
+    with serve({"unused": "missing"}) as (template, requests):
+        assert scrape(lists, tmp_path / "out", template) == 0
+        asked = requests.total()
+        first = capsys.readouterr().out
+        assert scrape(lists, tmp_path / "out", template) == 0
+        assert requests.total() == asked  # nothing is downloaded twice
+    capsys.readouterr()
+    assert main(["scrape", "--output", str(tmp_path / "out"), "--report"]) == 0
+    assert capsys.readouterr().out.strip() in first
+
+
+def test_a_site_that_refuses_stops_the_job_with_a_status_of_its_own(hums, data_folder, tmp_path, capsys):
+    lists, serve = hums
+    videos = {path.name for path in lists.glob("txt/*/*")}
+    with serve(dict.fromkeys(videos, "bot check")) as (template, _):
+        assert scrape(lists, tmp_path / "out", template, "--workers", "1") == 3
+    said = capsys.readouterr()
+    assert "Stopped: 3 videos were refused (bot check)" in said.err and "cookies" in said.out
+    assert set(read_ledger(tmp_path / "out")[0]["outcome"]) == {"blocked", "pending"}
+
+
+def test_a_dry_run_looks_and_writes_nothing(hums, data_folder, tmp_path, capsys):
+    lists, serve = hums
+    with serve() as (template, requests):
+        assert scrape(lists, tmp_path / "out", template, "--dry-run") == 0
+        assert not requests
+    assert not (tmp_path / "out").exists()
+    said = capsys.readouterr().out
+    assert "8 videos and 4 speakers" in said and "decoders" in said and "utterances on disk" in said
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--output", "out"], "--url-directory"),
+    (["--url-directory", "lists"], "--output"),
+    (["--report"], "--output"),
+    (["--practice", "--url-template", YOUTUBE], "practice list has a server of its own"),
+    (["--url-directory", "lists", "--output", "out", "--url-template", "https://host/watch"], "{video}"),
+])
+def test_what_is_missing_or_wrong_is_said_before_anything_is_done(data_folder, tmp_path, monkeypatch, capsys, arguments,
+                                                                 message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["scrape", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_of_ones_own_asks_youtube_and_writes_below_data(data_folder, tmp_path):
+    for folder in (tmp_path / "vox1_dev_txt", tmp_path / "vox1_dev_txt" / "txt"):
+        with open_job(folder) as job:
+            assert job.url_template == YOUTUBE and not job.synthetic
+            assert job.output == data_folder / "scraped" / "vox1_dev_txt"
+
+
+def test_trials_are_counted_and_matched(data_folder, tmp_path, capsys):
+    trials = tmp_path / "trials.txt"
+    trials.write_text("1 a/x/1.wav a/y/2.wav\r\n0 a/x/1.wav b/z/1.wav")
+    assert main(["trials", str(trials)]) == 0
+    assert "2" in capsys.readouterr().out
+    assert main(["trials", str(trials), "--corpus", "nobody"]) == 2
+    assert "'nobody'" in capsys.readouterr().err
+
+
+def test_archives_explain_themselves(capsys):
+    assert main(["archives", "list"]) == 0
+    assert "vox1_dev_wav_partaa" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main(["archives"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["archives", "download", "--help"])
+    assert "--url-template" in capsys.readouterr().out
