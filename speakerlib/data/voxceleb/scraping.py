@@ -49,13 +49,13 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     is full or read-only, KeyboardInterrupt. Whichever it is, all that is finished is kept.
     """
     check_template(url_template)
-    rate = default_rate(url_template) or math.inf if rate is None else rate
+    rate = (default_rate(url_template) or math.inf) if rate is None else rate
     _check(num_workers=num_workers, rate=rate, max_tries=max_tries, retry_seconds=retry_seconds,
            stop_after_blocked=stop_after_blocked, min_seconds=min_seconds, timeout=timeout)
-    if cookies is not None and not Path(cookies).is_file():
-        raise FileNotFoundError(f"there is no cookies file {cookies}. Export one from a browser, in Netscape format.")
     if cookies is not None:
-        cookies = str(Path(cookies).resolve())
+        cookies = str(Path(cookies).expanduser().resolve())
+        if not Path(cookies).is_file():
+            raise FileNotFoundError(f"there is no cookies file {cookies}. Export one from a browser, in Netscape format.")
         read_cookies(cookies)
     utterances, _ = read_url_lists(url_directory, min_seconds=min_seconds)
     output = Path(output).expanduser().resolve()
@@ -185,13 +185,13 @@ def _workers(num_workers, client):
         return
     from distributed import Client, LocalCluster
 
-    logging.getLogger("tornado").setLevel(logging.ERROR)
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)
     cluster = None
     try:
         with _held_interrupts():
             cluster = LocalCluster(
                 n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None, security=True,
-                memory_limit=0, silence_logs=logging.ERROR,
+                memory_limit=0, silence_logs=logging.CRITICAL,  # it all comes back here
                 scheduler_kwargs={"allowed_failures": 0})  # a video that kills its worker is not put to the next
             client = Client(cluster, set_as_default=False)
         yield client
