@@ -197,10 +197,11 @@ def _scrape(job, options):
     failed = any(status == FAIL for status, *_ in checks)
     if options.dry_run or failed:
         return int(failed)
+    pause = options.retry_seconds or (1 if job.synthetic else 10)
     result = run_job(job.url_directory, job.output, url_template=job.url_template, num_workers=options.workers,
                      rate=options.rate, keep_audio=options.keep_audio, force=options.force,
-                     cookies=_home(options.cookies), max_tries=options.max_tries,
-                     retry_seconds=options.retry_seconds or (1 if job.synthetic else 10), timeout=options.timeout, on_progress=terminal_progress())
+                     cookies=_home(options.cookies), max_tries=options.max_tries, retry_seconds=pause,
+                     timeout=options.timeout, on_progress=terminal_progress())
     _print_report(job.output, options.min_utterances)
     return 3 if result.stopped else 0
 
