@@ -1,5 +1,6 @@
 """Trial lists: pairs of utterances, each of one speaker (a target) or of two, matched to a corpus' rows."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def _refuse_line(path, is_wrong, expected):
     """Raises for the first line whose words are wrong: found again, since the parser does not count blank lines."""
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
-            if (words := line.split()) and is_wrong(words):
+            if (words := re.findall(r"[^ \t\n]+", line)) and is_wrong(words):
                 raise ValueError(f"{path}, line {number}: {line.strip()[:200]!r}; expected {expected}. Mend the line, "
                                  "or check that this is a trial list.")
     raise ValueError(f"{path} cannot be read as a trial list; expected {expected}.")
