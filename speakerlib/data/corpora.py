@@ -122,7 +122,7 @@ def import_table(found, source, name, split_file=None, seed=0, progress=True, mi
         skipped = build_waveform_store(found["path"], store, min_seconds=min_seconds, progress=progress)
         waveforms = WaveformStore.open(store)
         table = found.drop(index=skipped.index).reset_index(drop=True)
-        lacking = pd.DataFrame()
+        lacking = ()
         if wanted is not None:
             unusable = found.loc[skipped.index, ID_COLUMNS].assign(reason=skipped["reason"])
             lacking = compare_with_manifest(table, waveforms, unusable, wanted, name, partial, progress)
@@ -134,7 +134,9 @@ def import_table(found, source, name, split_file=None, seed=0, progress=True, mi
         table["split"] = assign_splits(table, seed, split_file, chosen)
         (folder / "corpus.json").unlink(missing_ok=True)
         _put_in_place(store, folder / "waveforms")
-        _write_table(folder / "manifest_lacks.csv", lacking)
+        (folder / "manifest_lacks.csv").unlink(missing_ok=True)
+        if len(lacking):
+            _write_table(folder / "manifest_lacks.csv", lacking)
         _write_table(folder / "corpus.parquet", table[COLUMNS])
         write_json(folder / "corpus.json", {**record, "waveforms": waveforms.fingerprint})
         print(f"corpus {name!r}: {len(table)} utterances of {table['speaker'].nunique()} speakers, "
@@ -216,12 +218,12 @@ def _unchanged(folder, record, source):
         except (OSError, RuntimeError, ValueError) as error:
             print(f"corpus {name!r} is damaged and is imported again: {error}")
             return None
-    if "manifest" in earlier and "manifest" not in record:
-        print(f"corpus {name!r} was restricted to a manifest, and is now imported without one.")
     if before != source and before.is_dir():
         raise ValueError(f"corpus {name!r} was imported from {before}, not from {source}. Import this one "
                          f"under another name, or delete {folder} first.")
-    if earlier.get("files") != record["files"]:
+    if "manifest" in earlier and "manifest" not in record:
+        print(f"corpus {name!r} was restricted to a manifest, and is now imported without one.")
+    elif earlier.get("files") != record["files"] and earlier.get("manifest") == record.get("manifest"):
         print(f"corpus {name!r}: its files changed since it was imported ({earlier.get('num_files')} then, "
               f"{record['num_files']} now); what changed is imported again.")
     return None
@@ -268,9 +270,6 @@ def _put_in_place(store, place):
 
 
 def _write_table(path, table):
-    """Writes a table, csv or parquet by the path's suffix; one without columns deletes what is there."""
-    if not len(table.columns):
-        return path.unlink(missing_ok=True)
     with atomic_path(path) as temporary:
         if path.suffix == ".csv":
             table.to_csv(temporary, index=False)
