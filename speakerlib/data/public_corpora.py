@@ -99,6 +99,8 @@ def _download(name, facts, subset, folder):
         staging, place = folder / STAGING, folder / facts["tree"]
         if not (place / subset).is_dir():  # nobody fetched it while this process waited
             shutil.rmtree(staging / facts["tree"], ignore_errors=True)  # unpacked in part; a whole archive is kept
+            for leftover in staging.glob("*.partial"):
+                leftover.unlink()
             require_space(folder, _GROWTH * num_bytes, f"{name} {subset}")
             staging.mkdir(parents=True, exist_ok=True)
             with _explain(name, facts, subset, place / subset):
