@@ -66,7 +66,8 @@ def test_a_task_depends_on_seed_and_place_alone(seed, num_tasks, rule):
     assert EpisodeSampler(regular(9), 3, 2, 3, rule, seed + 1).draw(0, 12).digest() != once.digest()
 
 
-@pytest.mark.parametrize(("rule", "digest"), zip(RULES, ["e4f038f2b9c252a3", "45c1f23395f0023e", "47024629004b7bcb"]))
+@pytest.mark.parametrize(("rule", "digest"), [("segment", "e4f038f2b9c252a3"), ("utterance", "45c1f23395f0023e"),
+                                              ("session", "47024629004b7bcb")])
 def test_the_tasks_of_a_seed_are_those_of_the_records(rule, digest):
     segments = regular(12, num_sessions=4, num_utterances=3)
     assert EpisodeSampler(segments, 5, 2, 7, rule, seed=3).draw(6, 50).digest() == digest

@@ -134,11 +134,12 @@ def test_dropping_says_what_is_left(capsys):
     assert "lacks 1 of the 4 utterances" in said and "Going on with 3 trials: 2 targets, 1 non-targets" in said
 
 
-def test_a_list_of_another_corpus_is_refused_even_when_dropping():
+@pytest.mark.parametrize("missing", ["drop", "refuse"])
+def test_a_list_of_another_corpus_is_refused_even_when_dropping(missing):
     with pytest.raises(ValueError, match="The 1 trials that remain are not of both kinds"):
-        match_trials(trials("1 a/v/1 a/v/1", "0 a/v/1 x/v/1"), corpus(("a", "v", "1")), missing="drop")
+        match_trials(trials("1 a/v/1 a/v/1", "0 a/v/1 x/v/1"), corpus(("a", "v", "1")), missing)
     with pytest.raises(ValueError, match="lacks 2 of the 2.* The 0 trials that remain"):
-        match_trials(trials("1 x y", "0 y x"), corpus(("a", "v", "1")), missing="drop")
+        match_trials(trials("1 x y", "0 y x"), corpus(("a", "v", "1")), missing)
     with pytest.raises(ValueError, match="missing='skip': expected 'refuse' or 'drop'"):
         match_trials(trials("1 a/v/1 a/v/1"), corpus(("a", "v", "1")), missing="skip")
 

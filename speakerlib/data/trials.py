@@ -68,13 +68,13 @@ def match_trials(trials, corpus, missing="refuse"):
     said = (f"corpus {corpus.name!r} lacks {len(absent):,} of the {len(names):,} utterances of the trial list, and so "
             f"{(~there).sum():,} of its {len(trials):,} trials. Missing: {', '.join(absent[:3])}"
             f"{', ...' if len(absent) > 3 else ''}; there: {'/'.join(table[ID_COLUMNS].iloc[0])}, for one")
-    if missing == "refuse":
-        raise ValueError(f"{said}. Get and import the missing audio; or use another list; or give missing='drop' to "
-                         f"go on with {there.sum():,} trials, a result that must say so: it is not the list's.")
     left = matched[there].reset_index(drop=True)
     if left["label"].nunique() < 2:
         raise ValueError(f"{said}. The {len(left):,} trials that remain are not of both kinds (targets and "
                          "non-targets), so they cannot be scored. Is it the list of another corpus?")
+    if missing == "refuse":
+        raise ValueError(f"{said}. Get and import the missing audio; or use another list; or give missing='drop' to "
+                         f"go on with {len(left):,} trials, a result that must say so: it is not the list's.")
     print(f"{said}. Going on with {len(left):,} trials: {left['label'].sum():,} targets, "
           f"{(left['label'] == 0).sum():,} non-targets.")
     return left
