@@ -447,6 +447,7 @@ def child(practice, data_folder, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_one_video_and_the_job_is_silent(child, practice, videos, tmp_path):
     with serve_practice(practice) as (template, _):
         process = child(template, CRASH=videos[4])
@@ -458,6 +459,7 @@ def test_a_worker_that_dies_costs_one_video_and_the_job_is_silent(child, practic
     assert names(tmp_path / "out") == TIDY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [False, True], ids=["kernel", "terminal"])
 def test_an_interrupt_ends_workers_and_staging_and_the_job_goes_on_later(child, practice, videos, job, tmp_path,
                                                                        whole_group):

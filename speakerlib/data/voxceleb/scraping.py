@@ -2,20 +2,17 @@
 
 import heapq
 import ipaddress
-import logging
 import math
 import shutil
-import signal
-import threading
 import time
 import warnings
 from collections import Counter, deque
-from contextlib import closing, contextmanager, suppress
-from multiprocessing import resource_tracker
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
+from speakerlib.data.voxceleb.cluster import local_workers
 from speakerlib.data.voxceleb.download import read_cookies
 from speakerlib.data.voxceleb.fetching import STAGING, Fetched, fetch_video
 from speakerlib.data.voxceleb.ledger import State, open_ledger
@@ -55,7 +52,7 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     if cookies is not None:
         cookies = str(Path(cookies).expanduser().resolve())
         if not Path(cookies).is_file():
-            raise FileNotFoundError(f"there is no cookies file {cookies}. Export one from a browser, in Netscape format.")
+            raise FileNotFoundError(f"there is no cookies file {cookies}: export one from a browser, Netscape format.")
         read_cookies(cookies)
     utterances, _ = read_url_lists(url_directory, min_seconds=min_seconds)
     output = Path(output).expanduser().resolve()
@@ -68,16 +65,14 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
         show(tally.progress(len(videos)))
         stopped = ""
         if videos:
-            try:
-                with _workers(num_workers, client) as client:
-                    stopped = _drive(
-                        lambda video: client.submit(fetch_video, video, url_template.replace("{video}", video),
-                                                    ledger.spans(video), pure=False, **options),
-                        videos, states, ledger, tally, show, num_workers=num_workers, interval=3600 / rate,
-                        max_tries=max_tries, retry_seconds=retry_seconds, streak=Streak(stop_after_blocked))
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"Interrupted. All that was finished is kept in {output}; the same command "
-                                        "goes on from there.") from None
+            with nullcontext(client) if client is not None else local_workers(num_workers) as client:
+                def submit(video):
+                    url = url_template.replace("{video}", video)
+                    return client.submit(fetch_video, video, url, ledger.spans(video), pure=False, **options)
+
+                stopped = _drive(submit, videos, states, ledger, tally, show, num_workers=num_workers,
+                                 interval=3600 / rate, max_tries=max_tries, retry_seconds=retry_seconds,
+                                 streak=Streak(stop_after_blocked))
     last = tally.progress(0, stopped, finished=not stopped)
     show(last)
     return last
@@ -178,54 +173,6 @@ def _shown(on_progress):
 
 
 @contextmanager
-def _workers(num_workers, client):
-    """Yields a client of num_workers processes on this computer, which end with the block; or the one given."""
-    if client is not None:
-        yield client
-        return
-    from distributed import Client, LocalCluster
-
-    logging.getLogger("tornado").setLevel(logging.CRITICAL)
-    cluster = None
-    try:
-        with _held_interrupts():
-            cluster = LocalCluster(
-                n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None, security=True,
-                memory_limit=0, silence_logs=logging.CRITICAL,  # it all comes back here
-                scheduler_kwargs={"allowed_failures": 0})  # a video that kills its worker is not put to the next
-            client = Client(cluster, set_as_default=False)
-        yield client
-    finally:
-        with _held_interrupts():
-            if client is not None:
-                client.close()
-            if cluster is not None:
-                cluster.close()
-
-
-@contextmanager
-def _held_interrupts():
-    """Ctrl-C takes effect after the block, and never in a process that the block's new threads start.
-
-    So workers start whole and end whole, and it is the driver that ends them: a terminal's Ctrl-C goes to all.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
-    resource_tracker.ensure_running()  # it would lift the block when it starts
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
-        if held and callable(handler):
-            handler(*held[0])
-
-
-@contextmanager
 def _only_job(output):
     """Holds the folder for this job; RuntimeError at once if another one is at work in it."""
     from filelock import FileLock, Timeout
@@ -247,14 +194,17 @@ def _only_job(output):
 
 @contextmanager
 def _tidied(output):
-    """However the block ends: no half-made files, and a manifest of what is there."""
+    """However the block ends: no half-made files, a manifest of what is there, and Ctrl-C says what it leaves."""
     shutil.rmtree(output / STAGING, ignore_errors=True)  # what a killed job left
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(output / STAGING, ignore_errors=True)
         with suppress(OSError):
             write_manifest(output)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"Interrupted. All that was finished is kept in {output}; the same command goes on "
+                                    "from there.") from None
         raise
     shutil.rmtree(output / STAGING, ignore_errors=True)
     write_manifest(output)

@@ -1,0 +1,56 @@
+"""The processes that do a scraping job's work on this computer: they start whole, and end with the job."""
+
+import logging
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
+
+
+@contextmanager
+def local_workers(num_workers):
+    """Yields a distributed.Client of num_workers processes of one thread each, which end with the block.
+
+    They speak over TLS on this computer alone and write nothing to the terminal: what goes wrong in a task comes
+    back as its exception. A task that kills its process is not given to another one: distributed.KilledWorker.
+    """
+    from distributed import Client, LocalCluster
+
+    log = logging.getLogger("tornado")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    with ExitStack() as stack:
+        stack.callback(log.setLevel, level)
+        try:
+            with held_interrupts():
+                cluster = stack.enter_context(LocalCluster(
+                    n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                    security=True, memory_limit=0, silence_logs=logging.CRITICAL,
+                    scheduler_kwargs={"allowed_failures": 0}))
+                client = stack.enter_context(Client(cluster, set_as_default=False))
+            yield client
+        finally:
+            with held_interrupts():
+                stack.close()
+
+
+@contextmanager
+def held_interrupts():
+    """Ctrl-C takes effect after the block, and never in a process that the block's new threads start.
+
+    So workers start whole and end whole, and it is the driver that ends them: a terminal's Ctrl-C goes to all.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    resource_tracker.ensure_running()  # it would lift the block when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if held and callable(handler):
+            handler(*held[0])
