@@ -9,12 +9,14 @@ import time
 import av
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
 from speakerlib.data.audio import SAMPLE_RATE, read_audio, to_int16
 from speakerlib.data.voxceleb import archive_convert
 from speakerlib.data.voxceleb.archive_convert import convert_audio
+from speakerlib.data.voxceleb.worker_processes import in_processes
 
 
 def write_m4a(path, seconds=1.0, seed=0):
@@ -123,6 +125,32 @@ def test_a_full_disk_stops_the_job_and_is_not_taken_for_a_bad_file(corpus, monke
     assert len(paths_in(corpus, ".m4a")) == 4 and not (corpus / "convert_skipped.csv").exists()
 
 
+WORKER = r"""
+import os
+from speakerlib.data.voxceleb.worker_processes import serve
+
+def work(job):
+    print("a library's chatter")
+    if job == 13:
+        os.abort()
+    if job == 99:
+        raise OSError(28, "No space left on device")
+    return [job, "Jürgen \n \udcff"]
+
+serve(work)
+"""
+
+
+def test_a_process_that_crashes_costs_one_job_and_a_full_disk_ends_all():
+    command = [sys.executable, "-c", WORKER]
+    answers = dict(in_processes(command, range(40), 2))
+    assert answers == {job: None if job == 13 else [job, "Jürgen \n \udcff"] for job in range(40)}
+    with pytest.raises(OSError, match="No space left"):
+        list(in_processes(command, range(60, 120), 2))
+    with pytest.raises(RuntimeError, match="could not start"):
+        list(in_processes([sys.executable, "-c", "raise SystemExit(3)"], [1], 2))
+
+
 @pytest.mark.slow
 def test_conversions_killed_at_any_moment_end_like_an_undisturbed_one(tmp_path):
     write_m4a(tmp_path / "first.m4a", 2.0)
@@ -134,13 +162,14 @@ def test_conversions_killed_at_any_moment_end_like_an_undisturbed_one(tmp_path):
         path.write_bytes(data)
     command = ("import sys; from speakerlib.data.voxceleb.archive_convert import convert_audio;"
                "convert_audio(sys.argv[1], num_workers=2, delete_source=True)")
-    num_killed, num_samples = 0, None
+    num_killed, num_samples, workers = 0, None, []
     for moment in (1, 100, 200):
         process = subprocess.Popen([sys.executable, "-c", command, str(tmp_path)], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         try:
             while process.poll() is None and len(paths_in(tmp_path, "[0-9].flac")) < moment:
                 time.sleep(0.002)
+            workers += psutil.Process(process.pid).children()
         finally:
             process.send_signal(signal.SIGKILL)
             num_killed += process.wait(10) == -signal.SIGKILL
@@ -149,6 +178,8 @@ def test_conversions_killed_at_any_moment_end_like_an_undisturbed_one(tmp_path):
         for path in tmp_path.rglob("[0-9]*.flac"):
             num_samples = num_samples or soundfile.info(path).frames
             assert len(soundfile.read(path)[0]) == num_samples
-    assert num_killed >= 2
+        psutil.wait_procs(workers, timeout=10)
+        assert not any(worker.is_running() for worker in workers)  # they end by themselves
+    assert num_killed >= 2 and len(workers) >= 4
     assert convert(tmp_path, delete_source=True).empty
     assert [os.path.splitext(path)[1] for path in paths_in(tmp_path)] == [".flac"] * 400

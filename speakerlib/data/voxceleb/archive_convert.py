@@ -1,8 +1,8 @@
 """Converts a folder of m4a and wav files to 16 kHz mono FLAC or wav, beside them, and lists what cannot be read."""
 
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -10,11 +10,12 @@ import pandas as pd
 from speakerlib.data.audio import SAMPLE_RATE, AudioError, read_audio, to_int16, write_audio
 from speakerlib.data.files import atomic_path, folder_lock, remove_leftovers, require_space
 from speakerlib.data.patterns import list_audio
+from speakerlib.data.voxceleb.worker_processes import in_processes, serve
 
 SOURCES = (".m4a", ".wav")
 TARGETS = (".flac", ".wav")
 SKIPPED = "convert_skipped.csv"
-BATCH = 50  # files given to a thread at a time
+FEWEST = 100  # files a process, below which starting it costs more than it saves
 FLAC_SHARE = 0.6  # of the size as wav, at most, for speech
 
 
@@ -61,35 +62,31 @@ def _choose(sources, suffix):
 
 
 def _convert_all(folder, jobs, num_workers, delete_source, progress):
-    """[(path, "converted" | "there" | "", reason)] by threads: decoders and encoders leave Python's lock."""
+    """[(path, "converted" | "there" | "", reason)], by processes: decoding returns to Python at each frame, so that
+    threads would wait for each other.
+    """
     from tqdm.auto import tqdm
 
-    results, stop = [], threading.Event()
-    with (ThreadPoolExecutor(num_workers or os.cpu_count()) as executor,
-          tqdm(total=len(jobs), desc="Converting", unit="file", disable=not progress) as bar):
-        futures = [executor.submit(_convert_batch, folder, jobs[first:first + BATCH], delete_source, stop, bar)
-                   for first in range(0, len(jobs), BATCH)]
-        try:
-            for future in as_completed(futures):
-                results += future.result()
-        except BaseException:
-            stop.set()
-            executor.shutdown(wait=True, cancel_futures=True)
-            raise
+    jobs = [[str(folder), source, target, delete_source] for source, target in jobs]
+    num_workers = min(num_workers or os.cpu_count(), len(jobs) // FEWEST)
+    if num_workers < 2:
+        answers = ((job, _convert(job)) for job in jobs)
+    else:
+        answers = in_processes([sys.executable, "-m", __name__], jobs, num_workers)
+    with tqdm(total=len(jobs), desc="Converting", unit="file", disable=not progress) as bar, closing(answers):
+        results = []
+        for job, answer in answers:
+            results.append((job[1], *(answer or ("", "unreadable: the decoder crashed"))))
+            bar.update()
     return results
 
 
-def _convert_batch(folder, jobs, delete_source, stop, bar):
-    results = []
-    for source, target in jobs:
-        if stop.is_set():
-            break
-        results.append((source, *_convert(folder / source, folder / target, delete_source)))
-        bar.update()
-    return results
+def _convert(job):
+    folder, source, target, delete_source = job
+    return _convert_file(Path(folder, source), Path(folder, target), delete_source)
 
 
-def _convert(source, target, delete_source):
+def _convert_file(source, target, delete_source):
     """("converted" or "there", ""), or ("", the reason why not)."""
     import soundfile
 
@@ -152,3 +149,7 @@ def _write_skipped(path, skipped):
         return
     with atomic_path(path) as temporary:
         skipped.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":  # one of _convert_all's processes
+    serve(_convert)

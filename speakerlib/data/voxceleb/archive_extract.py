@@ -51,6 +51,7 @@ def _extract(name, paths, md5, target, marker, progress, num_workers):
         except zipfile.BadZipFile as error:
             raise ValueError(f"{name} is not a zip archive ({error}), although its MD5 is right.") from error
         with archive:
+            print(f"{name}: looking at its list of files.")
             members = check_members(archive.infolist(), num_bytes, name)
             todo, num_right = _plan(members, target, _finished(marker, md5))
             require_space(target, sum(-(-member.file_size // DISK_BLOCK) * DISK_BLOCK for member, there in todo
