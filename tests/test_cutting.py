@@ -18,8 +18,8 @@ from speakerlib.data.voxceleb.cutting import cut_utterances
 
 RATE = 16000
 SECONDS = 12.0
-SPANS = [("id1", "00003", 8.0, 11.96), ("id1", "00001", 0.0, 3.0), ("id2", "00001", 2.48, 6.0),
-         ("id1", "00002", 2.48, 6.0), ("id1", "00004", 4.0, 5.0)]  # unsorted, from 0, identical, one within others
+SPANS = [("id1", "00003", 8.0, 12.0), ("id1", "00001", 0.0, 3.0), ("id2", "00001", 2.48, 6.0),
+         ("id1", "00002", 2.48, 6.0), ("id1", "00004", 4.0, 5.0)]  # unsorted, to both ends, identical, within others
 
 
 def noise(seconds=SECONDS, seed=0):
@@ -204,9 +204,6 @@ def test_what_is_no_audio_says_what_it_is(tmp_path):
 
     assert reason(b"<!DOCTYPE html><html><body>Too many requests</body></html>" * 9).startswith("unreadable")
     assert reason(b"").startswith("unreadable")
-    # A playlist must not make the decoder open other files or connections.
-    lossless(tmp_path / "other.flac", noise(2.0))
-    assert reason(f"ffconcat version 1.0\nfile '{tmp_path}/other.flac'\n".encode()).startswith("unreadable")
     with av.open(str(tmp_path / "silent.mp4"), "w") as container:
         draw_pictures(container, add_picture(container), 25)
     assert reason((tmp_path / "silent.mp4").read_bytes()) == "unreadable: no audio in it"

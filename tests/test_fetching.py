@@ -285,11 +285,12 @@ def test_a_page_with_another_video_in_it_is_not_the_video(practice, output):
     _, path = of_kind(practice, ".m4a")
     page = b"<!DOCTYPE html><html><head><title>Log in</title></head><body>%s</body></html>"
     sound = (200, {"Content-Type": "audio/mp4"}, path.read_bytes())
-    embed = b'<iframe src="https://www.youtube.com/embed/abcdefghijk"></iframe>'
-    answers = {"/abcdefghijk": (200, {"Content-Type": "text/html"}, page % b'<video src="/advert.m4a"></video>'),
-               "/lmnopqrstuv": (200, {"Content-Type": "text/html"}, page % embed), "/advert.m4a": sound}
-    with serve(answers) as (address, requests):
-        for video in ("abcdefghijk", "lmnopqrstuv"):
+    bodies = {"abcdefghijk": b'<video src="/advert.m4a"></video>',
+              "lmnopqrstuv": b'<iframe src="https://www.youtube.com/embed/abcdefghijk"></iframe>',
+              "wxyz0123456": b'<script>jwplayer("player").setup({"file": "/advert.m4a"});</script>'}
+    answers = {f"/{video}": (200, {"Content-Type": "text/html"}, page % body) for video, body in bodies.items()}
+    with serve({**answers, "/advert.m4a": sound}) as (address, requests):
+        for video in bodies:
             fetched = fetch_video(video, f"{address}/{video}", SPANS, output)
             assert (fetched.outcome, fetched.reason) == ("failed", "extractor")
     assert "/advert.m4a" not in {path for path, _ in requests} and files(output) == []
