@@ -62,7 +62,7 @@ def add_commands(add):
 
     sub = add("download", download, "download a public corpus, and import it", DOWNLOAD_EXAMPLES)
     sub.add_argument("corpus", choices=("librispeech", "speech_commands"))
-    sub.add_argument("--subset", help="a part of it, such as train-clean-100 (default: the smallest)")
+    sub.add_argument("--subset", help="a part of it, such as train-clean-100 (default: dev-clean, or v0.02)")
     sub.add_argument("--folder", help="where it is downloaded to, or lies already (default: data/downloads)")
 
     _add_scrape(add)
@@ -250,10 +250,10 @@ def trials(options):
     from speakerlib.data.trials import describe_trials, match_trials, read_trials
 
     listed = read_trials(_home(options.list))
-    print(describe_trials(listed))
+    print(", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in describe_trials(listed).items()))
     if options.corpus:
         match_trials(listed, find_corpus(options.corpus))
-        print(f"corpus {options.corpus!r} has all of them.")
+        print(f"Corpus {options.corpus!r} has every utterance of the list.")
 
 
 def _needed(options, name):

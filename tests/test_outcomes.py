@@ -94,10 +94,10 @@ RECORDED = [
      "higher level). Join this channel to get access to members-only content and other exclusive perks.", "blocked",
      "members"),
     # said of deleted videos, and of others that a data centre or an app is not shown
-    ("ERROR: [youtube] XyHm0BmtLHg: Video unavailable", "blocked", "unavailable"),
-    ("ERROR: [youtube] 3mzzmZG6ENc: Video unavailable. This video is not available", "blocked", "unavailable"),
-    ("ERROR: [youtube] qaImFO_DgAM: Video unavailable. This content isn’t available.", "blocked", "unavailable"),
-    ("ERROR: This video is unavailable.", "blocked", "unavailable"),
+    ("ERROR: [youtube] XyHm0BmtLHg: Video unavailable", "gone", "unavailable"),
+    ("ERROR: [youtube] 3mzzmZG6ENc: Video unavailable. This video is not available", "gone", "unavailable"),
+    ("ERROR: [youtube] qaImFO_DgAM: Video unavailable. This content isn’t available.", "gone", "unavailable"),
+    ("ERROR: This video is unavailable.", "gone", "unavailable"),
 
     ("ERROR: [youtube] CviUGzWvm6w: Premieres in 6 hours", "failed", "not yet"),
     ("ERROR: [youtube] zDDmqpnkPy8: This live event will begin in 2 days.", "failed", "not yet"),

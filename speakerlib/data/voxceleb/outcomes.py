@@ -5,9 +5,11 @@ import re
 OUTCOMES = ("done", "gone", "blocked", "failed")
 # Reasons of "blocked" that tell of us and not of the video: the next video would meet the same.
 STOPPING = frozenset({"bot check", "rate limit", "login", "forbidden"})
+# Reasons of "gone" that are said of videos that are still there, too: these are asked once more, in a later run.
+DOUBTFUL = frozenset({"unavailable", "not found"})
 
 # The first row that matches decides. YouTube's own words come before HTTP's, and words that name one cause before
-# those of several; what could be said of a video that is still there is never "gone".
+# those of several.
 _TABLE = [(re.compile(pattern, re.IGNORECASE), outcome, reason) for pattern, outcome, reason in [
     # blocked, in the words of a refusal that has nothing to do with the video
     (r"not a bot|captcha|unusual traffic|anti-bot|IP is likely being blocked", "blocked", "bot check"),
@@ -35,9 +37,9 @@ _TABLE = [(re.compile(pattern, re.IGNORECASE), outcome, reason) for pattern, out
      r"|requested format is not available|no video formats|only images are available|challenge solving"
      r"|javascript runtime|player response|player js|unsupported url|not a video|no suitable extractor"
      r"|precondition check|unable to extract|extractor error|another video", "failed", "extractor"),
-    # YouTube says this of videos that were deleted, and of others that it does not show to us
+    # YouTube says this of videos that were deleted, and now and then of others
     (r"video unavailable|(video|content|recording) (is not available|isn't available|is unavailable)",
-     "blocked", "unavailable"),
+     "gone", "unavailable"),
     # HTTP and the network. Only the page itself can be "not found": yt-dlp's own requests move
     (r"unable to download webpage: HTTP Error (404|410)", "gone", "not found"),
     (r"HTTP Error 403", "blocked", "forbidden"),
@@ -57,13 +59,14 @@ _ADVICE = {
     "forbidden": "Update yt-dlp; if it is new, wait some hours and go on at a lower rate, or with cookies.",
     "age": "Give a file of cookies from an account whose age is confirmed.",
     "members": "Only members of the channel may watch it: give a file of cookies from such an account.",
-    "unavailable": "It may be gone, or not shown to you: ask again later, with cookies or from another network.",
+    "unavailable": "YouTube says so of deleted videos, and now and then of others: the next run asks once more.",
     "private": "Its owner hides it; there is nothing to do.",
     "removed": "It was taken down; there is nothing to do.",
     "terminated": "The account that held it is closed; there is nothing to do.",
     "region": "It is not shown in your country; from another one it may be.",
     "payment": "It is sold; there is nothing to do.",
-    "not found": "Nothing is at its address; if that holds for all videos, check the URL template.",
+    "not found": "Nothing is at its address; if that holds for all videos, check the URL template. The next run asks "
+                 "once more.",
     "not yet": "It is live or yet to begin: ask again when it is over.",
     "extractor": "Update yt-dlp and yt-dlp-ejs, and install a JavaScript runtime (Deno, or Node 22 or later).",
     "network": "Check the network, and run the same command again.",
