@@ -100,6 +100,12 @@ def names(output):
     return sorted(name for name in os.listdir(output) if not name.startswith("id9"))
 
 
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
 TIDY = ["ledger.sqlite", "manifest.csv", "skipped.csv"]
 
 
@@ -149,12 +155,22 @@ def test_refusals_stop_the_job_which_says_why_and_goes_on_later(job, videos, tmp
     faults = dict.fromkeys(videos[4:], fault)
     progress = job(faults)
     assert fault in progress.stopped and advice(fault) in progress.stopped and "same command" in progress.stopped
-    assert not progress.finished
+    assert not progress.finished and progress.seconds_left is None
     assert progress.counts["gone"] == 0 and progress.counts["done"] == 4
     assert 3 <= progress.counts["blocked"] <= 5  # one may come before the last that is done, one is in flight
     assert progress.counts["pending"] == 8 - progress.counts["blocked"]
     assert len(read_manifest(tmp_path / "out" / "manifest.csv")) == progress.utterances
     assert job().counts["done"] == 12
+
+
+def test_a_video_that_arrives_after_the_job_stopped_is_kept_and_does_not_start_it_again(instead, videos, tmp_path):
+    def fetch(video):
+        if video == videos[0]:
+            wait_for(lambda: list(outcomes(tmp_path / "out").values()).count("blocked") == 3)
+            return "done", ""
+        return "blocked", "bot check"
+    progress = instead(fetch)
+    assert progress.stopped and progress.counts["done"] == 1 and progress.counts["blocked"] == 3
 
 
 def test_videos_refused_each_time_do_not_keep_the_others_from_being_asked(instead, videos, tmp_path):
@@ -279,6 +295,18 @@ def test_force_asks_all_again_and_never_makes_worse_what_is_there(job, videos, t
     assert stopped.stopped and outcomes(tmp_path / "out") == dict.fromkeys(videos, "done")
 
 
+def test_the_ledger_vouches_for_nothing_that_is_just_being_replaced(instead, videos, tmp_path):
+    instead(lambda video: ("done", ""))
+    seen = {}
+
+    def fetch(video):
+        seen[video] = outcomes(tmp_path / "out")[video]
+        return "done", ""
+    instead(fetch, force=True)
+    assert seen == dict.fromkeys(videos, "pending")
+    assert set(outcomes(tmp_path / "out").values()) == {"done"}
+
+
 def test_files_that_were_deleted_are_fetched_again(job, tmp_path):
     job()
     manifest = (tmp_path / "out" / "manifest.csv").read_bytes()
@@ -341,7 +369,7 @@ def test_a_second_job_in_the_folder_is_refused_at_once(instead, tmp_path):
     assert began.wait(30)
     try:
         with pytest.raises(RuntimeError, match="another job is at work"):
-            instead(fetch)
+            instead(lambda video: ("done", ""))
     finally:
         release.set()
         first.join()
