@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urljoin, urlsplit
 
 _SECRET_NAME = re.compile(r"key|token|auth|pass|pwd|secret|signature|credential|^(sig|k|user)$", re.IGNORECASE)
@@ -62,7 +62,8 @@ def find_credentials(template):
     found = {name: os.environ.get(variable, "").strip() for name, variable in variables.items()}
     for name in [name for name, value in found.items() if not value]:
         if sys.stdin is not None and sys.stdin.isatty():
-            found[name] = getpass.getpass(f"VoxCeleb {name if name != 'key' else 'access key'} (not shown): ").strip()
+            with suppress(EOFError):
+                found[name] = getpass.getpass(f"VoxCeleb {'access ' * (name == 'key')}{name} (not shown): ").strip()
     missing = [variable for name, variable in variables.items() if not found[name]]
     if missing:
         other = ("the template holds no {key}; for an access key write one into it" if "user" in variables else

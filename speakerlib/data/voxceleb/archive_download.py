@@ -52,6 +52,8 @@ def download_archives(names, folder, url_template, progress=True, archives=None,
             with connection(template, find_credentials(template), timeout) as get:
                 for row, further in missing:
                     _fetch(get, row, folder, further, progress, retry_seconds)
+            print(f"{len(missing)} files downloaded to {folder}, and right. 'speakerlib archives extract "
+                  f"{' '.join(name for name, _ in chosen)}' unpacks them.")
     return paths
 
 
@@ -124,7 +126,10 @@ def _receive(get, file, part, md5, further, progress, retry_seconds):
             if failures >= TRIES:
                 raise ConnectionError(f"{file}: {trouble}; {TRIES} tries in a row brought no new byte. What has "
                                       f"arrived ({offset:,} bytes) is kept: the same command goes on from there.")
-            time.sleep(max(wait, min(retry_seconds * 2 ** (failures - 1), LONGEST_WAIT)))
+            wait = max(wait, min(retry_seconds * 2 ** (failures - 1), LONGEST_WAIT))
+            bar.set_postfix_str(f"{trouble}; again in {wait:.0f} s")
+            time.sleep(wait)
+            bar.set_postfix_str("")
     return digest.hexdigest()
 
 
