@@ -44,8 +44,8 @@ def practice(tmp_path_factory):
 def threads():
     """A client whose two workers are threads, so that a job starts at once."""
     distributed = pytest.importorskip("distributed")
-    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None,
-                            set_as_default=False) as client:
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, set_as_default=False,
+                            dashboard_address="127.0.0.1:0") as client:
         yield client
 
 

@@ -11,9 +11,11 @@ from multiprocessing import resource_tracker
 def local_workers(num_workers):
     """Yields a distributed.Client of num_workers processes of one thread each, which end with the block.
 
-    They speak over TLS on this computer alone and write nothing to the terminal: what goes wrong in a task comes
-    back as its exception. A task that kills its process is not given to another one: distributed.KilledWorker.
+    They speak over TLS on this computer alone, have no web pages, and write nothing to the terminal: what goes wrong
+    in a task comes back as its exception. A task that kills its process is not given to another one:
+    distributed.KilledWorker.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     log = logging.getLogger("tornado")
@@ -21,12 +23,14 @@ def local_workers(num_workers):
     log.setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         stack.callback(log.setLevel, level)
+        stack.enter_context(dask.config.set({"distributed.scheduler.http.routes": [],
+                                             "distributed.worker.http.routes": []}))
         try:
             with held_interrupts():
                 cluster = stack.enter_context(LocalCluster(
                     n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None,
                     security=True, memory_limit=0, silence_logs=logging.CRITICAL,
-                    scheduler_kwargs={"allowed_failures": 0}))
+                    scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"}))
                 client = stack.enter_context(Client(cluster, set_as_default=False))
             yield client
         finally:
