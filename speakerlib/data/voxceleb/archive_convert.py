@@ -1,7 +1,6 @@
 """Converts a folder of m4a and wav files to 16 kHz mono FLAC or wav, beside them, and lists what cannot be read."""
 
 import os
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 from speakerlib.data.audio import SAMPLE_RATE, AudioError, read_audio, to_int16, write_audio
 from speakerlib.data.files import atomic_path, folder_lock, remove_leftovers, require_space
 from speakerlib.data.patterns import list_audio
-from speakerlib.data.voxceleb.worker_processes import in_processes, serve
+from speakerlib.data.voxceleb.cluster import in_processes
 
 SOURCES = (".m4a", ".wav")
 TARGETS = (".flac", ".wav")
@@ -67,12 +66,12 @@ def _convert_all(folder, jobs, num_workers, delete_source, progress):
     """
     from tqdm.auto import tqdm
 
-    jobs = [[str(folder), source, target, delete_source] for source, target in jobs]
+    jobs = [(str(folder), source, target, delete_source) for source, target in jobs]
     num_workers = min(num_workers or os.cpu_count(), len(jobs) // FEWEST)
     if num_workers < 2:
         answers = ((job, _convert(job)) for job in jobs)
     else:
-        answers = in_processes([sys.executable, "-m", __name__], jobs, num_workers)
+        answers = in_processes(_convert, jobs, num_workers)
     with tqdm(total=len(jobs), desc="Converting", unit="file", disable=not progress) as bar, closing(answers):
         results = []
         for job, answer in answers:
@@ -150,6 +149,3 @@ def _write_skipped(path, skipped):
     with atomic_path(path) as temporary:
         skipped.to_csv(temporary, index=False)
 
-
-if __name__ == "__main__":  # one of _convert_all's processes
-    serve(_convert)

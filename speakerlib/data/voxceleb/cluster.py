@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from multiprocessing import resource_tracker
 
 
@@ -36,6 +37,35 @@ def local_workers(num_workers):
         finally:
             with held_interrupts():
                 stack.close()
+
+
+def in_processes(function, jobs, num_workers):
+    """Yields (job, function(job)) in any order, from num_workers processes; (job, None) if it killed two of them.
+
+    At most two jobs a process are under way, so that jobs may be an endless iterator. Raises what function raises.
+    """
+    from distributed import KilledWorker, as_completed
+
+    jobs, under_way, died = iter(jobs), {}, set()
+    with local_workers(num_workers) as client:
+        def submit(job):
+            future = client.submit(function, job, pure=False)
+            under_way[future.key] = job
+            return future
+
+        done = as_completed([submit(job) for job in islice(jobs, 2 * num_workers)], loop=client.loop)
+        for future in done:
+            job, error = under_way.pop(future.key), future.exception()
+            if isinstance(error, KilledWorker) and future.key not in died:
+                again = submit(job)  # it may have been its neighbour's fault
+                died.add(again.key)
+                done.add(again)
+                continue
+            if error is not None and not isinstance(error, KilledWorker):
+                raise error
+            for following in islice(jobs, 1):
+                done.add(submit(following))
+            yield job, None if error else future.result()
 
 
 @contextmanager
