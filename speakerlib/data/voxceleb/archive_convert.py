@@ -14,6 +14,7 @@ from speakerlib.data.voxceleb.cluster import in_processes
 SOURCES = (".m4a", ".wav")
 TARGETS = (".flac", ".wav")
 SKIPPED = "convert_skipped.csv"
+BATCH = 16  # files a task: one alone takes less time than handing it over
 FEWEST = 100  # files a process, below which starting it costs more than it saves
 FLAC_SHARE = 0.6  # of the size as wav, at most, for speech
 
@@ -68,21 +69,28 @@ def _convert_all(folder, jobs, num_workers, delete_source, progress):
 
     jobs = [(str(folder), source, target, delete_source) for source, target in jobs]
     num_workers = min(num_workers or os.cpu_count(), len(jobs) // FEWEST)
-    if num_workers < 2:
-        answers = ((job, _convert(job)) for job in jobs)
-    else:
-        answers = in_processes(_convert, jobs, num_workers)
-    with tqdm(total=len(jobs), desc="Converting", unit="file", disable=not progress) as bar, closing(answers):
-        results = []
-        for job, answer in answers:
-            results.append((job[1], *(answer or ("", "unreadable: the decoder crashed"))))
-            bar.update()
-    return results
+    results = []
+    with tqdm(total=len(jobs), desc="Converting", unit="file", disable=not progress) as bar:
+        def convert(batches):
+            answers = (in_processes(_convert, batches, num_workers) if num_workers > 1 else
+                       ((batch, _convert(batch)) for batch in batches))
+            with closing(answers):
+                for batch, answer in answers:
+                    if answer is None:
+                        yield batch
+                    else:
+                        results.extend(answer)
+                        bar.update(len(batch))
+
+        batches = [jobs[first:first + BATCH] for first in range(0, len(jobs), BATCH)]
+        lost = [[job] for batch in convert(batches) for job in batch]
+        crashed = [job for (job,) in convert(lost)] if lost else []
+    return results + [(source, "", "unreadable: the decoder crashes") for _, source, _, _ in crashed]
 
 
-def _convert(job):
-    folder, source, target, delete_source = job
-    return _convert_file(Path(folder, source), Path(folder, target), delete_source)
+def _convert(batch):
+    return [(source, *_convert_file(Path(folder, source), Path(folder, target), delete_source))
+            for folder, source, target, delete_source in batch]
 
 
 def _convert_file(source, target, delete_source):

@@ -40,9 +40,10 @@ def local_workers(num_workers):
 
 
 def in_processes(function, jobs, num_workers):
-    """Yields (job, function(job)) in any order, from num_workers processes; (job, None) if it killed two of them.
+    """Yields (job, function(job)) in any order, from num_workers processes; (job, None) if it killed its process twice.
 
-    At most two jobs a process are under way, so that jobs may be an endless iterator. Raises what function raises.
+    As many jobs are under way as there are processes: jobs may be an endless iterator, and each be a batch of small
+    ones. Raises what function raises.
     """
     from distributed import KilledWorker, as_completed
 
@@ -53,7 +54,7 @@ def in_processes(function, jobs, num_workers):
             under_way[future.key] = job
             return future
 
-        done = as_completed([submit(job) for job in islice(jobs, 2 * num_workers)], loop=client.loop)
+        done = as_completed([submit(job) for job in islice(jobs, num_workers)], loop=client.loop)
         for future in done:
             job, error = under_way.pop(future.key), future.exception()
             if isinstance(error, KilledWorker) and future.key not in died:
