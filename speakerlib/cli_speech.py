@@ -163,7 +163,7 @@ def download(options):
 
 def scrape(options):
     """Exit status 0: nothing is left to ask for; 1: this computer cannot do it; 3: the job stopped by itself."""
-    from speakerlib.data.voxceleb.jobs import PRACTICE, open_job
+    from speakerlib.data.scraping.sources import PRACTICE, open_job
 
     if options.report:
         return _print_report(_needed(options, "output"), options.min_utterances)
@@ -176,13 +176,13 @@ def scrape(options):
 
 
 def _scrape(job, options):
-    from speakerlib.data.voxceleb.estimate import describe_estimate, estimate
-    from speakerlib.data.voxceleb.preflight import preflight
-    from speakerlib.data.voxceleb.scraping import default_rate
-    from speakerlib.data.voxceleb.scraping import scrape as run_job
-    from speakerlib.data.voxceleb.url_lists import read_url_lists
+    from speakerlib.data.scraping.estimate import describe_estimate, estimate
+    from speakerlib.data.scraping.job import default_rate
+    from speakerlib.data.scraping.job import scrape as run_job
+    from speakerlib.data.scraping.preflight import preflight
+    from speakerlib.data.scraping.url_lists import read_url_lists
     from speakerlib.doctor import FAIL, describe_check
-    from speakerlib.views.scraping import terminal_progress
+    from speakerlib.views.scraping_progress import terminal_progress
 
     utterances, skipped = read_url_lists(job.url_directory)
     print(f"list:   {job.url_directory}: {len(utterances)} utterances of {utterances['video'].nunique()} videos and "
@@ -208,38 +208,39 @@ def _scrape(job, options):
 
 def _asked_before(output):
     """The ledger's rows of an earlier run, which tell how long a video takes; None before the first one."""
-    from speakerlib.data.voxceleb.ledger import LEDGER, read_ledger
+    from speakerlib.data.scraping.ledger import LEDGER, read_ledger
 
     return read_ledger(output)[0] if (output / LEDGER).is_file() else None
 
 
 def _print_report(output, min_utterances):
-    from speakerlib.data.voxceleb.report import describe_report, report, write_manifest
+    from speakerlib.data.scraping.manifest import write_manifest
+    from speakerlib.data.scraping.report import describe_report, report
 
     print(f"\n{describe_report(report(output, min_utterances))}\nmanifest: {write_manifest(output)}")
 
 
 def archives_list(options):
-    from speakerlib.data.voxceleb.archives import list_archives
+    from speakerlib.data.archives.listing import list_archives
 
     print(list_archives().to_string(index=False))
 
 
 def archives_download(options):
-    from speakerlib.data.voxceleb.archive_download import download_archives
+    from speakerlib.data.archives.download import download_archives
 
     template = options.url_template or os.environ.get("VOXCELEB_URL")
     download_archives(options.names, _home(options.output), url_template=template)
 
 
 def archives_extract(options):
-    from speakerlib.data.voxceleb.archive_extract import extract_archives
+    from speakerlib.data.archives.extract import extract_archives
 
     extract_archives(options.names, _home(options.output))
 
 
 def archives_convert(options):
-    from speakerlib.data.voxceleb.archive_convert import convert_audio
+    from speakerlib.data.archives.convert import convert_audio
 
     convert_audio(_home(options.folder), suffix=f".{options.to}", num_workers=options.workers,
                   delete_source=options.delete_source)

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import soundfile
 
+from speakerlib.data.archives import convert as archive_convert
+from speakerlib.data.archives.convert import convert_audio
 from speakerlib.data.audio import SAMPLE_RATE, read_audio, to_int16
-from speakerlib.data.voxceleb import archive_convert
-from speakerlib.data.voxceleb.archive_convert import convert_audio
-from speakerlib.data.voxceleb.cluster import in_processes
+from speakerlib.data.workers import in_processes
 
 
 def write_m4a(path, seconds=1.0, seed=0):
@@ -156,7 +156,7 @@ def test_conversions_killed_at_any_moment_end_like_an_undisturbed_one(tmp_path):
         path = tmp_path / f"aac/id{number % 20:05d}/21Uxsk56VDQ/{number:05d}.m4a"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    command = ("import sys; from speakerlib.data.voxceleb.archive_convert import convert_audio;"
+    command = ("import sys; from speakerlib.data.archives.convert import convert_audio;"
                "convert_audio(sys.argv[1], num_workers=2, delete_source=True)")
     num_killed, num_samples, workers = 0, None, []
     for moment in (1, 100, 200):

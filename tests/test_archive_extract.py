@@ -16,8 +16,8 @@ import zlib
 
 import pytest
 
-from speakerlib.data.voxceleb.archive_extract import extract_archives
-from speakerlib.data.voxceleb.archives import list_archives
+from speakerlib.data.archives.extract import extract_archives
+from speakerlib.data.archives.listing import list_archives
 
 
 def tree(num_utterances=6, num_bytes=3000):
@@ -102,8 +102,8 @@ def test_a_complete_extraction_is_not_read_again(tmp_path, monkeypatch):
     time.sleep(0.05)
     marker = tmp_path / ".vox1_dev_wav.extracted.json"
     os.utime(marker)  # later than every file, however coarse the disk's clock is
-    monkeypatch.setattr("speakerlib.data.voxceleb.archive_extract.checksum", lambda path: pytest.fail(f"read {path}"))
-    monkeypatch.setattr("speakerlib.data.voxceleb.archives.feed", lambda path, *rest: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("speakerlib.data.archives.extract.checksum", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("speakerlib.data.archives.listing.feed", lambda path, *rest: pytest.fail(f"read {path}"))
     extract(table, tmp_path)
 
 
@@ -222,8 +222,8 @@ def test_an_error_in_one_thread_stops_the_others_and_keeps_whole_files(tmp_path)
 def test_extractions_killed_at_any_moment_end_like_an_undisturbed_one(tmp_path):
     content = tree(num_utterances=500, num_bytes=20_000)
     place(tmp_path, {"vox1_dev_wav": zipped(content)})
-    command = ("import sys; from speakerlib.data.voxceleb.archives import list_archives;"
-               "from speakerlib.data.voxceleb.archive_extract import extract_archives;"
+    command = ("import sys; from speakerlib.data.archives.listing import list_archives;"
+               "from speakerlib.data.archives.extract import extract_archives;"
                "extract_archives('vox1_dev_wav', sys.argv[1], archives=list_archives(sys.argv[1] + '/list.csv'))")
     target = tmp_path / "vox1"
     num_killed = 0

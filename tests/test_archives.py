@@ -23,9 +23,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb.archive_access import check_template, connection
-from speakerlib.data.voxceleb.archive_download import download_archives
-from speakerlib.data.voxceleb.archives import archive_paths, check_files, forget, list_archives, open_parts
+from speakerlib.data.archives.access import check_template, connection
+from speakerlib.data.archives.download import download_archives
+from speakerlib.data.archives.listing import archive_paths, check_files, forget, list_archives, open_parts
 
 KEY, PASSWORD = "s3cr+t/Käy 9%41", "pass:wörd&7"
 NAMES = ["vox1_dev_wav", "vox1_test_wav"]
@@ -218,7 +218,7 @@ def test_archives_come_down_once_and_are_skipped_when_right(server, table, files
 
     monkeypatch.delenv("VOXCELEB_KEY")  # nothing is missing: no key is needed
     reads = []
-    monkeypatch.setattr("speakerlib.data.voxceleb.archives.feed", lambda path, *rest: reads.append(path))
+    monkeypatch.setattr("speakerlib.data.archives.listing.feed", lambda path, *rest: reads.append(path))
     assert download(server, table, tmp_path / "archives") == paths
     assert len(server.requests) == 5 and not reads
     assert "5 of 5 files" in capsys.readouterr().out
@@ -251,8 +251,8 @@ def test_a_lost_connection_goes_on_where_it_stopped_and_no_byte_is_sent_twice(lo
 
 def test_a_killed_download_goes_on_where_it_stopped(server, csv, table, files, tmp_path):
     server.delay, file = 0.02, "vox1_dev_wav_partaa"
-    command = ("import sys; from speakerlib.data.voxceleb.archives import list_archives;"
-               "from speakerlib.data.voxceleb.archive_download import download_archives;"
+    command = ("import sys; from speakerlib.data.archives.listing import list_archives;"
+               "from speakerlib.data.archives.download import download_archives;"
                "download_archives('vox1_dev_wav', sys.argv[1], sys.argv[2], archives=list_archives(sys.argv[3]))")
     process = subprocess.Popen([sys.executable, "-c", command, str(tmp_path / "out"), server.template, str(csv)],
                                stderr=subprocess.DEVNULL)

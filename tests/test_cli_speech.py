@@ -4,11 +4,12 @@ import pytest
 
 from speakerlib.cli import main
 from speakerlib.data.corpora import open_corpus
-from speakerlib.data.voxceleb.jobs import open_job
-from speakerlib.data.voxceleb.ledger import read_ledger
-from speakerlib.data.voxceleb.practice import make_practice, serve_practice
-from speakerlib.data.voxceleb.report import read_manifest
-from speakerlib.data.voxceleb.scraping import YOUTUBE
+from speakerlib.data.manifests import read_manifest
+from speakerlib.data.practice.lists import make_practice
+from speakerlib.data.practice.server import serve_practice
+from speakerlib.data.scraping.job import YOUTUBE
+from speakerlib.data.scraping.ledger import read_ledger
+from speakerlib.data.scraping.sources import open_job
 
 QUICK = ("--retry-seconds", "0.05")
 

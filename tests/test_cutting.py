@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speakerlib.data.audio import AudioError
-from speakerlib.data.voxceleb.cutting import cut_utterances
+from speakerlib.data.scraping.cutting import cut_utterances
 
 RATE = 16000
 SECONDS = 12.0
@@ -225,7 +225,7 @@ def test_no_more_is_held_than_the_utterances(tmp_path):
 
 
 def test_decoding_stops_after_the_last_utterance(tmp_path, monkeypatch):
-    import speakerlib.data.voxceleb.cutting as cutting
+    import speakerlib.data.scraping.cutting as cutting
 
     blocks, seen = cutting._blocks, []
     monkeypatch.setattr(cutting, "_blocks", lambda path: (seen.append(block) or block for block in blocks(path)))

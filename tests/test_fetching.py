@@ -14,12 +14,13 @@ import pytest
 import soundfile
 
 from speakerlib.data.audio import read_audio
-from speakerlib.data.voxceleb.download import download_audio, read_cookies
-from speakerlib.data.voxceleb.fetching import Fetched, fetch_video
-from speakerlib.data.voxceleb.outcomes import classify
-from speakerlib.data.voxceleb.practice import FAULTS, make_practice, serve_practice
-from speakerlib.data.voxceleb.practice_media import hum, write_video
-from speakerlib.data.voxceleb.url_lists import read_url_lists
+from speakerlib.data.practice.lists import make_practice
+from speakerlib.data.practice.media import hum, write_video
+from speakerlib.data.practice.server import FAULTS, serve_practice
+from speakerlib.data.scraping.download import download_audio, read_cookies
+from speakerlib.data.scraping.fetching import Fetched, fetch_video
+from speakerlib.data.scraping.outcomes import classify
+from speakerlib.data.scraping.url_lists import read_url_lists
 
 RATE = 16000
 SPANS = [("id1", "00001", 1.0, 3.0)]
@@ -226,7 +227,7 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_job(practice, output, monk
 
 LIMITED = """
 import resource, sys
-from speakerlib.data.voxceleb.fetching import fetch_video
+from speakerlib.data.scraping.fetching import fetch_video
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 try:
     fetch_video(sys.argv[1], sys.argv[2], [("id1", "00001", 1.0, 3.0)], sys.argv[3])

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb.fetching import Fetched
-from speakerlib.data.voxceleb.ledger import LEDGER, Ledger, State, open_ledger, read_ledger
+from speakerlib.data.scraping.fetching import Fetched
+from speakerlib.data.scraping.ledger import LEDGER, Ledger, State, open_ledger, read_ledger
 
 VIDEOS = ["-video_0001", "_video_0002", "video_00003", "video_00004"]
 OUTCOMES = ["done", "gone", "blocked", "failed"]
@@ -195,7 +195,7 @@ def test_what_a_kill_left_while_the_ledger_was_made_is_removed(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from speakerlib.data.voxceleb.ledger import Ledger
+from speakerlib.data.scraping.ledger import Ledger
 ledger = Ledger(sys.argv[1])
 with ledger.transaction() as connection:
     connection.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end
@@ -244,7 +244,7 @@ def test_a_full_disk_is_an_os_error_and_loses_nothing(tmp_path):
 
 READ_ONLY = """
 import os, sys
-from speakerlib.data.voxceleb.ledger import open_ledger, read_ledger
+from speakerlib.data.scraping.ledger import open_ledger, read_ledger
 if os.geteuid() == 0:
     os.setuid(65534)  # permissions do not bind root
 assert len(read_ledger(sys.argv[1])[0]) == 4

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb.outcomes import OUTCOMES, STOPPING, advice, classify, clean_message
+from speakerlib.data.scraping.outcomes import OUTCOMES, STOPPING, advice, classify, clean_message
 
 COOKIES = (". Use --cookies-from-browser or --cookies for the authentication. See  https://github.com/yt-dlp/yt-dlp/"
            "wiki/FAQ#how-do-i-pass-cookies-to-yt-dlp  for how to manually pass cookies. Also see  https://github.com/"

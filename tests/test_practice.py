@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from speakerlib.data.audio import read_audio
-from speakerlib.data.voxceleb import practice as module
-from speakerlib.data.voxceleb.practice import FAULTS, make_practice, practice_faults, serve_practice
-from speakerlib.data.voxceleb.url_lists import read_url_lists
+from speakerlib.data.practice import lists as module
+from speakerlib.data.practice.lists import make_practice, practice_faults
+from speakerlib.data.practice.server import FAULTS, serve_practice
+from speakerlib.data.scraping.url_lists import read_url_lists
 
 SMALL = {"num_speakers": 2, "num_utterances": 2, "seconds": 8.0, "speech": False}
 CODECS = {".m4a": ["aac"], ".webm": ["opus"], ".mp4": ["aac", "mpeg4"]}

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speakerlib import installation
-from speakerlib.data.voxceleb import preflight as checks
-from speakerlib.data.voxceleb.estimate import describe_estimate, estimate, format_bytes, format_seconds
-from speakerlib.data.voxceleb.preflight import FAIL, OK, WARN, check_output, check_yt_dlp, preflight
+from speakerlib.data.scraping import preflight as checks
+from speakerlib.data.scraping.estimate import describe_estimate, estimate, format_bytes, format_seconds
+from speakerlib.data.scraping.preflight import FAIL, OK, WARN, check_output, check_yt_dlp, preflight
 
 YOUTUBE = "https://www.youtube.com/watch?v={video}"
 LOOPBACK = "http://127.0.0.1:8000/{video}.m4a"

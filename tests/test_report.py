@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb import manifest as manifests
-from speakerlib.data.voxceleb.ledger import open_ledger
-from speakerlib.data.voxceleb.report import describe_report, read_manifest, report, write_manifest
+from speakerlib.data.manifests import read_manifest
+from speakerlib.data.scraping import manifest as manifests
+from speakerlib.data.scraping.ledger import open_ledger
+from speakerlib.data.scraping.manifest import write_manifest
+from speakerlib.data.scraping.report import describe_report, report
 
 SHA = "0123456789abcdef" * 4
 # video -> outcome, reason, (speaker, utterances in the list, reason they were not cut)

@@ -19,15 +19,16 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb import scraping
-from speakerlib.data.voxceleb.fetching import Fetched
-from speakerlib.data.voxceleb.ledger import read_ledger
-from speakerlib.data.voxceleb.outcomes import STOPPING, advice
-from speakerlib.data.voxceleb.practice import make_practice, serve_practice
-from speakerlib.data.voxceleb.progress import STOP_AFTER_FAILED, Streak
-from speakerlib.data.voxceleb.report import read_manifest
-from speakerlib.data.voxceleb.scraping import YOUTUBE, check_template, default_rate, scrape
-from speakerlib.data.voxceleb.url_lists import read_url_lists
+from speakerlib.data.manifests import read_manifest
+from speakerlib.data.practice.lists import make_practice
+from speakerlib.data.practice.server import serve_practice
+from speakerlib.data.scraping import job as scraping
+from speakerlib.data.scraping.fetching import Fetched
+from speakerlib.data.scraping.job import YOUTUBE, check_template, default_rate, scrape
+from speakerlib.data.scraping.ledger import read_ledger
+from speakerlib.data.scraping.outcomes import STOPPING, advice
+from speakerlib.data.scraping.progress import STOP_AFTER_FAILED, Streak
+from speakerlib.data.scraping.url_lists import read_url_lists
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = "http://127.0.0.1:9/{video}.m4a"  # nothing listens there: for jobs whose fetching is replaced
@@ -438,8 +439,8 @@ def test_cookies_that_are_none_are_refused_before_anything_is_made(instead, tmp_
 
 CHILD = """
 import os, signal, sys
-from speakerlib.data.voxceleb import scraping
-from speakerlib.data.voxceleb.fetching import fetch_video
+from speakerlib.data.scraping import job as scraping
+from speakerlib.data.scraping.fetching import fetch_video
 
 def crash(video, *arguments, **options):
     if video == os.environ.get("CRASH"):

@@ -12,9 +12,10 @@ import psutil
 import pytest
 import soundfile
 
-from speakerlib.data.voxceleb.ledger import LEDGER, read_ledger
-from speakerlib.data.voxceleb.practice import make_practice, serve_practice
-from speakerlib.data.voxceleb.report import read_manifest
+from speakerlib.data.manifests import read_manifest
+from speakerlib.data.practice.lists import make_practice
+from speakerlib.data.practice.server import serve_practice
+from speakerlib.data.scraping.ledger import LEDGER, read_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_KILLS = 24

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb.progress import OUTCOMES, Progress
+from speakerlib.data.scraping.progress import OUTCOMES, Progress
 from speakerlib.views import scraping, scraping_progress
 from speakerlib.views.style import figure_png
 
@@ -74,7 +74,7 @@ def terminal(monkeypatch):
                                    progress(pending=1_100_000)])
 def test_lines_fit_the_terminal_and_keep_what_matters(terminal, columns, shown):
     stream = terminal(columns)
-    scraping.terminal_progress(stream)(shown)
+    scraping_progress.terminal_progress(stream)(shown)
     lines = stream.screen()
     assert max(map(len, lines)) < columns  # the last column would break the line
     assert lines[1].split()[0] == "#" and lines[1].split()[-2 if columns < 60 else -3] == "?"  # all four outcomes
@@ -105,7 +105,7 @@ def test_the_bar_is_in_proportion():
 
 def test_a_terminal_is_updated_in_place_at_a_bearable_pace(monkeypatch, terminal):
     clock, stream = Clock(monkeypatch), terminal(60)
-    show = scraping.terminal_progress(stream)
+    show = scraping_progress.terminal_progress(stream)
     for done in range(100):
         show(progress(done=done))
         clock.now += 1 / 16
@@ -120,7 +120,7 @@ def test_a_terminal_is_updated_in_place_at_a_bearable_pace(monkeypatch, terminal
 
 def test_a_log_gets_a_line_each_half_minute_and_the_end(monkeypatch):
     clock, stream = Clock(monkeypatch), io.StringIO()
-    show = scraping.terminal_progress(stream)
+    show = scraping_progress.terminal_progress(stream)
     for second in range(61):
         show(progress(done=second))
         clock.now += 1
@@ -132,7 +132,7 @@ def test_a_log_gets_a_line_each_half_minute_and_the_end(monkeypatch):
 
 
 def test_progress_goes_to_standard_error(capsys):
-    scraping.terminal_progress()(progress())
+    scraping_progress.terminal_progress()(progress())
     out, error = capsys.readouterr()
     assert out == "" and "27,312 utterances" in error
 
@@ -207,7 +207,7 @@ def test_one_output_cell_is_updated_and_keeps_the_end(monkeypatch):
         return Handle()
 
     monkeypatch.setattr("IPython.display.display", display)
-    show = scraping.notebook_progress()
+    show = scraping_progress.notebook_progress()
     for done in range(40):
         show(progress(done=done))
         clock.now += 0.1

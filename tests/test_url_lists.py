@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerlib.data.voxceleb import url_list_files, url_lists
-from speakerlib.data.voxceleb.url_list_files import read_span
-from speakerlib.data.voxceleb.url_lists import check_utterances, list_digest, read_url_lists
+from speakerlib.data.scraping import url_list_files, url_lists
+from speakerlib.data.scraping.url_list_files import read_span
+from speakerlib.data.scraping.url_lists import check_utterances, list_digest, read_url_lists
 
 VIDEO = "-cQc9_xDEi0"
 IDS = ["speaker", "video", "utterance"]

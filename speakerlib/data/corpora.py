@@ -20,7 +20,7 @@ from speakerlib.data.files import (
     read_json,
     write_json,
 )
-from speakerlib.data.manifests import compare_with_manifest, manifest_digest, restrict_to_manifest
+from speakerlib.data.manifests import compare_with_manifest, manifest_digest, read_manifest, restrict_to_manifest
 from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan, utterance_keys
 from speakerlib.data.splits import SPLITS, assign_splits, check_splits, folder_splits
 from speakerlib.data.waveform_store import WaveformStore, build_waveform_store
@@ -101,8 +101,6 @@ def import_table(found, source, name, split_file=None, seed=0, progress=True, mi
     wanted = None
     pattern = found.attrs["pattern"]
     if manifest is not None:
-        from speakerlib.data.voxceleb.report import read_manifest
-
         wanted = read_manifest(manifest)
         found = restrict_to_manifest(found, wanted, name, partial)
     check_splits(found, seed, split_file)

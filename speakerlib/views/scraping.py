@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from speakerlib.data.voxceleb.estimate import format_hours
-from speakerlib.views.scraping_progress import LOOKS, notebook_progress, terminal_progress
+from speakerlib.data.scraping.estimate import format_hours
+from speakerlib.views.scraping_progress import LOOKS
 from speakerlib.views.style import GREY, PALETTE, new_figure
 
-__all__ = ["notebook_progress", "plot_list", "plot_outcomes", "plot_utterances_per_speaker", "terminal_progress"]
 NAMED_SPEAKERS = 40  # with more, each speaker is a dot instead of a bar
 MOST_UTTERANCES, LONGEST = 20, 30  # of a video, in seconds: what is above joins the last bar
 

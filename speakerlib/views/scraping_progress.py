@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 
-from speakerlib.data.voxceleb.estimate import format_bytes, format_hours, format_seconds
+from speakerlib.data.scraping.estimate import format_bytes, format_hours, format_seconds
 from speakerlib.views.style import GREY, PALETTE
 
 # outcome: (colour, character on a terminal)
@@ -75,7 +75,7 @@ def terminal_progress(stream=None):
 
 
 def progress_html(progress):
-    """A Progress of speakerlib.data.voxceleb.scraping as HTML that reads in a light and in a dark theme."""
+    """A Progress of speakerlib.data.scraping.job as HTML that reads in a light and in a dark theme."""
     counts = {name: (count, LOOKS[name][0] if name != "pending" else _PENDING)
               for name, count in _counts(progress).items()}
     bar = "".join(f'<div title="{name}" style="flex: {count} 0 0; min-width: 4px; background: {colour}"></div>'

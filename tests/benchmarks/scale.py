@@ -23,13 +23,12 @@ import pandas as pd
 from speakerlib.data import corpora, files
 from speakerlib.data.episodes import EpisodeSampler
 from speakerlib.data.features import segment_table
-from speakerlib.data.manifests import restrict_to_manifest
+from speakerlib.data.manifests import read_manifest, restrict_to_manifest
 from speakerlib.data.patterns import ID_COLUMNS, make_table
+from speakerlib.data.scraping.ledger import open_ledger, read_ledger
+from speakerlib.data.scraping.url_lists import list_digest
 from speakerlib.data.splits import assign_splits, folder_splits
 from speakerlib.data.trials import match_trials, read_trials
-from speakerlib.data.voxceleb.ledger import open_ledger, read_ledger
-from speakerlib.data.voxceleb.report import read_manifest
-from speakerlib.data.voxceleb.url_lists import list_digest
 from speakerlib.data.waveform_shards import shard_path
 
 SPEAKERS, SESSIONS, UTTERANCES = 6112, 150_480, 1_128_246  # VoxCeleb2, dev and test

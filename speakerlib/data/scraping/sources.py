@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speakerlib.data.files import data_folder
-from speakerlib.data.voxceleb.ledger import LEDGER, read_ledger
-from speakerlib.data.voxceleb.practice import make_practice, practice_faults, serve_practice
-from speakerlib.data.voxceleb.scraping import YOUTUBE, check_template
-from speakerlib.data.voxceleb.url_lists import read_url_lists
+from speakerlib.data.practice.lists import make_practice, practice_faults
+from speakerlib.data.practice.server import serve_practice
+from speakerlib.data.scraping.job import YOUTUBE, check_template
+from speakerlib.data.scraping.ledger import LEDGER, read_ledger
+from speakerlib.data.scraping.url_lists import read_url_lists
 
 PRACTICE = "practice"
 

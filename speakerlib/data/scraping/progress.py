@@ -5,8 +5,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from speakerlib.data.audio import SAMPLE_RATE
-from speakerlib.data.voxceleb.ledger import State
-from speakerlib.data.voxceleb.outcomes import STOPPING, advice
+from speakerlib.data.scraping.ledger import State
+from speakerlib.data.scraping.outcomes import STOPPING, advice
 
 OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
 STOP_AFTER_FAILED = 10  # different videos in a row

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from speakerlib.data.voxceleb.estimate import format_bytes
+from speakerlib.data.scraping.estimate import format_bytes
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"  # the doctor's words
 OLD_DAYS = 60  # YouTube changes, and breaks yt-dlp, every few weeks

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, data_folder
-from speakerlib.data.voxceleb.url_list_files import read_span
+from speakerlib.data.scraping.url_list_files import read_span
 
 ID_COLUMNS = ["speaker", "video", "utterance"]
 COLUMNS = [*ID_COLUMNS, "start", "end", "fv_conf", "asd_conf"]

@@ -7,9 +7,9 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from speakerlib.data.archives.listing import archive_paths, byte_bar, check_files, choose_archives, open_parts
+from speakerlib.data.archives.members import check_members
 from speakerlib.data.files import checksum, folder_lock, read_json, require_space, write_json
-from speakerlib.data.voxceleb.archive_members import check_members
-from speakerlib.data.voxceleb.archives import archive_paths, byte_bar, check_files, choose_archives, open_parts
 
 BATCH = 200  # members given to a thread at a time
 DISK_BLOCK = 4096

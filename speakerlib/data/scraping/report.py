@@ -1,11 +1,10 @@
 """What a scraping job has brought, what it lacks and why, and what to do next."""
 
 from speakerlib.data.audio import SAMPLE_RATE
-from speakerlib.data.voxceleb.estimate import format_bytes, format_hours
-from speakerlib.data.voxceleb.ledger import read_ledger
-from speakerlib.data.voxceleb.manifest import STATES, read_manifest, utterance_states, write_manifest
+from speakerlib.data.scraping.estimate import format_bytes, format_hours
+from speakerlib.data.scraping.ledger import read_ledger
+from speakerlib.data.scraping.manifest import STATES, utterance_states
 
-__all__ = ["describe_report", "read_manifest", "report", "write_manifest"]
 OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
 
 
@@ -86,7 +85,7 @@ def _speaker_lines(counts):
 
 
 def _next_steps(counts):
-    from speakerlib.data.voxceleb.outcomes import advice
+    from speakerlib.data.scraping.outcomes import advice
 
     outcomes, utterances = counts["outcomes"], counts["utterances"]
     for outcome in ("blocked", "failed"):

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from speakerlib.data.voxceleb.practice_media import CONTENT_TYPES
+from speakerlib.data.practice.media import CONTENT_TYPES
 
 FAULTS = {  # name: what the server does; YouTube's wordings are the reason phrase, which yt-dlp repeats
     "missing": "404 Not Found",

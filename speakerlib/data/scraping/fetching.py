@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from speakerlib.data.audio import AudioError
-from speakerlib.data.voxceleb.cutting import cut_utterances
-from speakerlib.data.voxceleb.download import DISK_ERRORS, download_audio
-from speakerlib.data.voxceleb.outcomes import classify, clean_message
-from speakerlib.data.voxceleb.url_lists import check_utterances
+from speakerlib.data.scraping.cutting import cut_utterances
+from speakerlib.data.scraping.download import DISK_ERRORS, download_audio
+from speakerlib.data.scraping.outcomes import classify, clean_message
+from speakerlib.data.scraping.url_lists import check_utterances
 
 STAGING = ".scraping"  # in the output folder: what is being fetched, one folder a video
 AUDIO = ".audio"  # in the output folder: the videos' whole audio, where it is kept

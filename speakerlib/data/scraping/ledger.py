@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, remove_leftovers
-from speakerlib.data.voxceleb.url_lists import check_utterances, list_digest
+from speakerlib.data.scraping.url_lists import check_utterances, list_digest
 
 LEDGER = "ledger.sqlite"
 VERSION = 1  # of the tables below: raise it when older ledgers cannot be read any more

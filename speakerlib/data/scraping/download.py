@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from speakerlib.data.voxceleb.outcomes import classify
+from speakerlib.data.scraping.outcomes import classify
 
 # What keeps every video from being written, not just this one.
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})

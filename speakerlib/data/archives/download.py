@@ -4,10 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from speakerlib.data.files import folder_lock, require_space
-from speakerlib.data.voxceleb.archive_access import check_template, connection, find_credentials
-from speakerlib.data.voxceleb.archive_answers import LONGEST_WAIT, read_body, read_status
-from speakerlib.data.voxceleb.archives import (
+from speakerlib.data.archives.access import check_template, connection, find_credentials
+from speakerlib.data.archives.answers import LONGEST_WAIT, read_body, read_status
+from speakerlib.data.archives.listing import (
     byte_bar,
     choose_archives,
     feed,
@@ -16,6 +15,7 @@ from speakerlib.data.voxceleb.archives import (
     new_md5,
     remember,
 )
+from speakerlib.data.files import folder_lock, require_space
 
 TRIES = 6  # in a row without a new byte
 

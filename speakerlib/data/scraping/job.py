@@ -12,14 +12,14 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
-from speakerlib.data.voxceleb.cluster import local_workers
-from speakerlib.data.voxceleb.download import read_cookies
-from speakerlib.data.voxceleb.fetching import STAGING, Fetched, fetch_video
-from speakerlib.data.voxceleb.ledger import State, open_ledger
-from speakerlib.data.voxceleb.outcomes import clean_message
-from speakerlib.data.voxceleb.progress import Streak, Tally
-from speakerlib.data.voxceleb.report import write_manifest
-from speakerlib.data.voxceleb.url_lists import read_url_lists
+from speakerlib.data.scraping.download import read_cookies
+from speakerlib.data.scraping.fetching import STAGING, Fetched, fetch_video
+from speakerlib.data.scraping.ledger import State, open_ledger
+from speakerlib.data.scraping.manifest import write_manifest
+from speakerlib.data.scraping.outcomes import clean_message
+from speakerlib.data.scraping.progress import Streak, Tally
+from speakerlib.data.scraping.url_lists import read_url_lists
+from speakerlib.data.workers import local_workers
 
 YOUTUBE = "https://www.youtube.com/watch?v={video}"
 

@@ -9,7 +9,7 @@ import pandas as pd
 from speakerlib.data.audio import SAMPLE_RATE, AudioError, read_audio, to_int16, write_audio
 from speakerlib.data.files import atomic_path, folder_lock, remove_leftovers, require_space
 from speakerlib.data.patterns import list_audio
-from speakerlib.data.voxceleb.cluster import in_processes
+from speakerlib.data.workers import in_processes
 
 SOURCES = (".m4a", ".wav")
 TARGETS = (".flac", ".wav")

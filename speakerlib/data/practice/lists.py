@@ -12,11 +12,9 @@ import numpy as np
 
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.files import atomic_path, folder_lock, read_json, write_json
-from speakerlib.data.voxceleb.practice_media import CONTENT_TYPES, hum, write_video
-from speakerlib.data.voxceleb.practice_server import FAULTS, serve_practice
-from speakerlib.data.voxceleb.url_lists import FRAME_RATE
+from speakerlib.data.practice.media import CONTENT_TYPES, hum, write_video
+from speakerlib.data.scraping.url_lists import FRAME_RATE
 
-__all__ = ["FAULTS", "make_practice", "practice_faults", "serve_practice"]
 RECIPE = 1  # raise it with every change to what is made: what an older recipe made is then made again
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _SHARED_EVERY = 10  # one video in this many also serves a second speaker

@@ -1,0 +1,1 @@
+"""VoxCeleb's official archives: download, extract, convert."""

@@ -1,0 +1,1 @@
+"""Scraping VoxCeleb: its URL lists, a ledger of every video, utterances, reports and manifests."""
