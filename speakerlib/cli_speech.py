@@ -32,9 +32,10 @@ the site refuses us, and the job stopped by itself; what it has is kept."""
 
 ARCHIVES_EXAMPLES = """examples:
   speakerlib archives list
-  speakerlib archives download vox1_dev_wav vox1_test_wav --output ~/vox1 --url-template 'https://.../{file}?key={key}'
-  speakerlib archives extract vox1_dev_wav vox1_test_wav --output ~/vox1
-  speakerlib archives convert ~/vox2 --to flac
+  speakerlib archives download vox1_dev_wav vox1_test_wav --output ~/voxceleb --url-template 'https://.../{file}?key={key}'
+  speakerlib archives extract vox1_dev_wav vox1_test_wav --output ~/voxceleb      to ~/voxceleb/vox1
+  speakerlib import ~/voxceleb/vox1
+  speakerlib archives convert ~/voxceleb/vox2                                     m4a to FLAC
 
 VoxCeleb's authors hand out an access key, or a user name and password, on request. It is read from VOXCELEB_KEY, or
 from VOXCELEB_USER and VOXCELEB_PASSWORD, or asked for; it is never an option, and is never shown or written down."""
@@ -110,7 +111,8 @@ def _add_archives(add):
         step.set_defaults(command=command)
         if name in ("download", "extract"):
             step.add_argument("names", nargs="+", metavar="ARCHIVE", help="such as vox1_dev_wav, see `archives list`")
-            step.add_argument("--output", required=True, metavar="FOLDER", help="of the archives and what is in them")
+            step.add_argument("--output", required=True, metavar="FOLDER", help="of the archives; what is in them goes "
+                              "to vox1/ and vox2/ there")
         if name == "download":
             step.add_argument("--url-template", metavar="URL", help="from the authors' mail, with {file} and, if "
                               "there is one, {key} in place (default: $VOXCELEB_URL)")
@@ -236,7 +238,9 @@ def archives_download(options):
 def archives_extract(options):
     from speakerlib.data.archives.extract import extract_archives
 
-    extract_archives(options.names, _home(options.output))
+    for folder in extract_archives(options.names, _home(options.output)):
+        suffix = "m4a" if folder.name == "vox2" else "wav"
+        print(f"Next: speakerlib import {folder} --pattern '{{speaker}}/{{session}}/{{utterance}}.{suffix}'")
 
 
 def archives_convert(options):

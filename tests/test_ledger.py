@@ -101,6 +101,16 @@ def test_new_videos_are_asked_before_those_that_failed_and_those_that_were_refus
     ledger.close()
 
 
+@pytest.mark.parametrize(("reason", "asked"), [("private", 1), ("removed", 1), ("unavailable", 2), ("not found", 2)])
+def test_what_may_be_said_of_living_videos_too_is_asked_a_second_time(tmp_path, reason, asked):
+    ledger = open_ledger(tmp_path, listing(VIDEOS[:1]))
+    times = 0
+    while ledger.waiting() and times < 5:
+        ledger.record(result(VIDEOS[0], "gone", reason))
+        times += 1
+    assert times == asked
+
+
 def test_a_video_whose_files_may_be_half_replaced_counts_for_nothing(tmp_path):
     ledger = open_ledger(tmp_path, listing())
     ledger.record(result(VIDEOS[0]))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speakerlib.data.manifests import read_manifest
-from speakerlib.data.scraping import manifest as manifests
+from speakerlib.data.files import write_table
+from speakerlib.data.manifests import MANIFEST_COLUMNS, read_manifest
 from speakerlib.data.scraping.ledger import open_ledger
 from speakerlib.data.scraping.manifest import write_manifest
 from speakerlib.data.scraping.report import describe_report, report
@@ -202,7 +202,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), excl
                 unique_by=lambda row: row[:3]))
 def test_what_is_written_is_read_back(tmp_path_factory, rows):
     table = pd.DataFrame([(*ids, start, start + 2.0, count, SHA) for *ids, start, count in rows],
-                         columns=manifests.MANIFEST_COLUMNS)
+                         columns=MANIFEST_COLUMNS)
     path = tmp_path_factory.getbasetemp() / "manifest.csv"
-    manifests._write_csv(path, table)
+    write_table(path, table)
     pd.testing.assert_frame_equal(read_manifest(path), table, check_dtype=False)

@@ -11,7 +11,6 @@ import pandas as pd
 
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.files import (
-    atomic_path,
     check_name,
     checksum,
     data_folder,
@@ -19,6 +18,7 @@ from speakerlib.data.files import (
     project_folder,
     read_json,
     write_json,
+    write_table,
 )
 from speakerlib.data.manifests import compare_with_manifest, manifest_digest, read_manifest, restrict_to_manifest
 from speakerlib.data.patterns import CONTAINERS, ID_COLUMNS, scan, utterance_keys
@@ -124,7 +124,7 @@ def import_table(found, source, name, split_file=None, seed=0, progress=True, mi
         if wanted is not None:
             unusable = found.loc[skipped.index, ID_COLUMNS].assign(reason=skipped["reason"])
             lacking = compare_with_manifest(table, waveforms, unusable, wanted, name, partial, progress)
-        _write_table(folder / "skipped.csv", skipped)
+        write_table(folder / "skipped.csv", skipped)
         _report_skipped(name, folder, found, skipped)
         table["path"] = [_relative(path, folder) for path in table["path"]]
         table["start"] = 0.0
@@ -134,8 +134,8 @@ def import_table(found, source, name, split_file=None, seed=0, progress=True, mi
         _put_in_place(store, folder / "waveforms")
         (folder / "manifest_lacks.csv").unlink(missing_ok=True)
         if len(lacking):
-            _write_table(folder / "manifest_lacks.csv", lacking)
-        _write_table(folder / "corpus.parquet", table[COLUMNS])
+            write_table(folder / "manifest_lacks.csv", lacking)
+        write_table(folder / "corpus.parquet", table[COLUMNS])
         write_json(folder / "corpus.json", {**record, "waveforms": waveforms.fingerprint})
         print(f"corpus {name!r}: {len(table)} utterances of {table['speaker'].nunique()} speakers, "
               f"{table['duration'].sum() / 3600:.2f} hours, with paths read as {record['pattern']}.")
@@ -265,14 +265,6 @@ def _put_in_place(store, place):
         shutil.rmtree(place, ignore_errors=True)
         os.replace(store, place)
     shutil.rmtree(place.with_name(UNCHECKED), ignore_errors=True)
-
-
-def _write_table(path, table):
-    with atomic_path(path) as temporary:
-        if path.suffix == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            table.to_parquet(temporary, index=False)
 
 
 def _what_exists():

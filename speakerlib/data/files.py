@@ -65,6 +65,15 @@ def read_json(path):
         raise ValueError(f"{path} is not JSON ({error}). Delete it and rerun what makes it.") from error
 
 
+def write_table(path, table):
+    """Writes a DataFrame without its index atomically: csv, or parquet where the name ends so."""
+    with atomic_path(path) as temporary:
+        if temporary.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
 def checksum(path, block=1 << 22):
     """CRC-32 of a file, as 8 hexadecimal digits: tells a torn shard, not a forged one."""
     value = 0

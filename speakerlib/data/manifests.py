@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from speakerlib.data.files import atomic_path
+from speakerlib.data.files import write_table
 from speakerlib.data.patterns import ID_COLUMNS, utterance_keys
 
 MANIFEST_COLUMNS = [*ID_COLUMNS, "start", "end", "num_samples", "sha256"]
@@ -51,8 +51,7 @@ def write_corpus_manifest(corpus, path):
     listed = table[ID_COLUMNS].assign(start=table["start"], end=(table["start"] + table["duration"]).round(6),
                                       num_samples=corpus.waveforms.lengths,
                                       sha256=_hashes(corpus.waveforms, range(len(table)), progress=True))
-    with atomic_path(path) as temporary:
-        listed.sort_values(ID_COLUMNS)[MANIFEST_COLUMNS].to_csv(temporary, index=False, lineterminator="\n")
+    write_table(path, listed.sort_values(ID_COLUMNS)[MANIFEST_COLUMNS])
     return len(listed)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from speakerlib.data.files import atomic_path
+from speakerlib.data.files import write_table
 from speakerlib.experiments.checkpoints import (
     CHECKPOINT,
     check_settings,
@@ -250,8 +250,7 @@ def _write_derived(state, folder):
 
 
 def _write_metrics(state, folder):
-    with atomic_path(folder / "metrics.csv") as temporary:
-        _history(state).to_csv(temporary, index=False)
+    write_table(folder / "metrics.csv", _history(state))
 
 
 def _history(state):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from speakerlib.data.audio import SAMPLE_RATE, AudioError, read_audio, to_int16, write_audio
-from speakerlib.data.files import atomic_path, folder_lock, remove_leftovers, require_space
+from speakerlib.data.files import folder_lock, remove_leftovers, require_space, write_table
 from speakerlib.data.patterns import list_audio
 from speakerlib.data.workers import in_processes
 
@@ -153,7 +153,6 @@ def _estimate_bytes(folder, jobs, suffix, delete_source, num_sampled=8):
 def _write_skipped(path, skipped):
     if skipped.empty:
         path.unlink(missing_ok=True)
-        return
-    with atomic_path(path) as temporary:
-        skipped.to_csv(temporary, index=False)
+    else:
+        write_table(path, skipped)
 

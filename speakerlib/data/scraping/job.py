@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
+from speakerlib.data.files import write_table
 from speakerlib.data.scraping.download import read_cookies
 from speakerlib.data.scraping.fetching import STAGING, Fetched, fetch_video
 from speakerlib.data.scraping.ledger import State, open_ledger
@@ -30,9 +31,10 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     """Brings the utterances of a list to <output>/<speaker>/<video>/<utterance>.flac and returns the last Progress.
 
     The same call goes on where an earlier one was stopped or killed: videos done or gone are not asked again (but
-    those done whose files were deleted are), blocked and failed ones are. A failed video is tried max_tries times,
-    retry_seconds, then 4 times longer apart, while others go on. After stop_after_blocked refusals without a video
-    done between them, or 10 videos that failed in a row, the job stops by itself: see Progress.stopped.
+    those done whose files were deleted are, and those gone for a DOUBTFUL reason once), blocked and failed ones are.
+    A failed video is tried max_tries times, retry_seconds, then 4 times longer apart, while others go on. After
+    stop_after_blocked refusals without a video done between them, or 10 videos that failed in a row, the job stops by
+    itself: see Progress.stopped.
 
     rate: videos an hour over all workers, default_rate(url_template) by default, math.inf for no limit. keep_audio:
     keeps what was downloaded in <output>/.audio. force: asks every video again, from the first; its files stay
@@ -41,9 +43,10 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     once a second between them and at the end. client: a distributed.Client, to work on other machines that share
     the folder; num_workers processes on this one by default.
 
-    Leaves the ledger, manifest.csv and skipped.csv beside the speakers. Raises what read_url_lists and open_ledger
-    raise, ValueError for bad arguments, RuntimeError if another job is at work in the folder, OSError when the disk
-    is full or read-only, KeyboardInterrupt. Whichever it is, all that is finished is kept.
+    Leaves the ledger, manifest.csv, skipped.csv and, if entries of the list cannot be used, unusable.csv beside the
+    speakers. Raises what read_url_lists and open_ledger raise, ValueError for bad arguments, RuntimeError if another
+    job is at work in the folder, OSError when the disk is full or read-only, KeyboardInterrupt. Whichever it is, all
+    that is finished is kept.
     """
     check_template(url_template)
     rate = (default_rate(url_template) or math.inf) if rate is None else rate
@@ -54,11 +57,13 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
         if not Path(cookies).is_file():
             raise FileNotFoundError(f"there is no cookies file {cookies}: export one from a browser, Netscape format.")
         read_cookies(cookies)
-    utterances, _ = read_url_lists(url_directory, min_seconds=min_seconds)
+    utterances, unusable = read_url_lists(url_directory, min_seconds=min_seconds)
     output = Path(output).expanduser().resolve()
     options = {"output": str(output), "keep_audio": keep_audio, "cookies": cookies, "timeout": timeout,
                "min_seconds": min_seconds}
     with _only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output):
+        if len(unusable):
+            write_table(output / "unusable.csv", unusable)
         ledger.forget_missing()
         videos, states = ledger.waiting(force), ledger.states()
         tally, show = Tally(states, force), _shown(on_progress)

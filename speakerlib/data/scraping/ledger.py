@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, remove_leftovers
+from speakerlib.data.scraping.outcomes import DOUBTFUL
 from speakerlib.data.scraping.url_lists import check_utterances, list_digest
 
 LEDGER = "ledger.sqlite"
@@ -112,9 +113,12 @@ class Ledger:
     def waiting(self, everything=False):
         """The videos to ask: those never asked in the list's order, then the failed, then the blocked, oldest first.
 
-        So a job goes on where it was, and videos that are refused each time cannot hold up the others.
+        So a job goes on where it was, and videos that are refused each time cannot hold up the others. What was said
+        to be gone for a DOUBTFUL reason is asked a second time, with the failed.
         """
-        which = "" if everything else "WHERE outcome IS NULL OR outcome IN ('failed', 'blocked')"
+        doubtful = ", ".join(f"'{reason}'" for reason in sorted(DOUBTFUL))
+        which = "" if everything else (f"WHERE outcome IS NULL OR outcome IN ('failed', 'blocked') "
+                                       f"OR outcome = 'gone' AND reason IN ({doubtful}) AND tries < 2")
         order = "outcome IS NOT NULL, outcome = 'blocked', updated, rowid"
         with self.transaction("BEGIN") as connection:
             return [video for video, in connection.execute(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speakerlib.data.files import atomic_path
+from speakerlib.data.files import write_table
 from speakerlib.data.manifests import MANIFEST_COLUMNS
 from speakerlib.data.patterns import ID_COLUMNS
 from speakerlib.data.scraping.ledger import read_ledger
@@ -25,8 +25,8 @@ def write_manifest(output):
     table = utterance_states(output, videos, utterances)
     in_hand = table["state"] == "in hand"
     survivors = table.loc[in_hand, MANIFEST_COLUMNS]
-    _write_csv(output / "skipped.csv", table.loc[~in_hand, [*ID_COLUMNS, "reason"]])
-    _write_csv(output / "manifest.csv", survivors)
+    write_table(output / "skipped.csv", table.loc[~in_hand, [*ID_COLUMNS, "reason"]])
+    write_table(output / "manifest.csv", survivors)
     return output / "manifest.csv"
 
 
@@ -65,8 +65,3 @@ def _files_there(output, table):
                 names = ()
         there[row] = f"{utterance}.flac" in names
     return there
-
-
-def _write_csv(path, table):
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from speakerlib.data.files import atomic_path, data_folder
+from speakerlib.data.files import data_folder, write_table
 from speakerlib.data.scraping.url_list_files import read_span
 
 ID_COLUMNS = ["speaker", "video", "utterance"]
@@ -248,9 +248,7 @@ def _read_cache(cache):
 def _write_cache(cache, utterances, skipped):
     """The utterances come last: where they are, all is."""
     try:
-        with atomic_path(cache / "skipped.csv") as temporary:
-            skipped.to_csv(temporary, index=False)
-        with atomic_path(cache / "utterances.parquet") as temporary:
-            utterances.to_parquet(temporary, index=False)
+        write_table(cache / "skipped.csv", skipped)
+        write_table(cache / "utterances.parquet", utterances)
     except OSError as error:
         print(f"the lists are read, but not kept for the next time: {error}")
