@@ -48,5 +48,20 @@ def _accuracy(logits, labels):
     return (logits.argmax(dim=-1) == labels).float().mean()
 
 
+def reconstruction_loss(reconstruction, frames, mask, normalisation="corrected"):
+    """Squared error on what was removed, a scalar; all three are (batch, 1, mels, frames), True in mask is removed.
+
+    corrected: the mean over the removed values. as_published: their sum divided by the number of all values (Boccio's
+    code), and so proportional to the mask ratio: losses of different ratios cannot be compared.
+    """
+    if normalisation not in ("corrected", "as_published"):
+        raise ValueError(f"normalisation={normalisation!r}: expected 'corrected' or 'as_published'.")
+    if not reconstruction.shape == frames.shape == mask.shape:
+        raise ValueError(f"Expected a reconstruction, frames and mask of one shape; got {tuple(reconstruction.shape)}, "
+                         f"{tuple(frames.shape)} and {tuple(mask.shape)}.")
+    squared = (_at_least_float32(reconstruction) - _at_least_float32(frames)).square() * mask
+    return squared.sum() / (mask.sum() if normalisation == "corrected" else mask.numel())
+
+
 def _at_least_float32(values):
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
