@@ -510,3 +510,15 @@ def test_an_interrupt_ends_workers_and_staging_and_the_job_goes_on_later(child, 
     assert kept >= 5 and len(read_manifest(tmp_path / "out" / "manifest.csv")) > 0
     assert job().counts["done"] == 12
     assert pd.Series(outcomes(tmp_path / "out")).eq("done").all()
+
+
+@pytest.mark.slow
+def test_a_script_that_its_own_workers_would_run_again_is_told_what_to_change(practice, data_folder, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text("import sys\nfrom speakerlib.data.scraping.job import scrape\n"
+                      f"scrape(*sys.argv[1:], url_template={LOOPBACK!r}, num_workers=1)\n")
+    ended = subprocess.run([sys.executable, str(script), str(practice / "url_lists"), str(tmp_path / "out")], cwd=ROOT,
+                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert 'below `if __name__ == "__main__":`' in ended.stderr.splitlines()[-1]
+    assert set(outcomes(tmp_path / "out").values()) == {"pending"}

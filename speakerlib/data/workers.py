@@ -14,10 +14,10 @@ def local_workers(num_workers):
 
     They speak over TLS on this computer alone, have no web pages, and write nothing to the terminal: what goes wrong
     in a task comes back as its exception. A task that kills its process is not given to another one:
-    distributed.KilledWorker.
+    distributed.KilledWorker. Raises RuntimeError if they do not start, as in a script without `__main__`.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     log = logging.getLogger("tornado")
     level = log.level
@@ -28,10 +28,7 @@ def local_workers(num_workers):
                                              "distributed.worker.http.routes": []}))
         try:
             with held_interrupts():
-                cluster = stack.enter_context(LocalCluster(
-                    n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None,
-                    security=True, memory_limit=0, silence_logs=logging.CRITICAL,
-                    scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"}))
+                cluster = stack.enter_context(_start(num_workers))
                 client = stack.enter_context(Client(cluster, set_as_default=False))
             yield client
         finally:
@@ -67,6 +64,20 @@ def in_processes(function, jobs, num_workers):
             for following in islice(jobs, 1):
                 done.add(submit(following))
             yield job, None if error else future.result()
+
+
+def _start(num_workers):
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                            security=True, memory_limit=0, silence_logs=logging.CRITICAL,
+                            scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"})
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{num_workers} worker processes did not start ({error}) Each of them reads the script that asks for them "
+            'once more: in a file of its own, the call must stand below `if __name__ == "__main__":`; a program that '
+            "is read from standard input cannot have workers.") from error
 
 
 @contextmanager
