@@ -173,7 +173,7 @@ def scrape(options):
         source, output = PRACTICE, _home(options.output) or "auto"
     else:
         source, output = _needed(options, "url_directory"), _needed(options, "output")
-    with open_job(source, output, options.url_template or "auto") as job:
+    with open_job(source, output, options.url_template or "auto", anew=not options.dry_run) as job:
         return _scrape(job, options)
 
 

@@ -1,6 +1,7 @@
 """The commands that get speech, as a user types them: scraping on this computer, reports, manifests, trials."""
 
 import pytest
+from filelock import FileLock
 
 from speakerlib.cli import main
 from speakerlib.data.corpora import open_corpus
@@ -37,6 +38,10 @@ def test_the_practice_job_ends_with_a_report_and_a_corpus_can_be_made_of_it(data
     assert len(manifest) > 30 and f"manifest: {output / 'manifest.csv'}" in said
     assert main(["import", str(output), "--manifest", str(output / "manifest.csv")]) == 0
     assert len(open_corpus("practice").table) == len(manifest)
+    assert main(["scrape", "--practice", "--dry-run"]) == 0
+    with FileLock(output / ".lock"), pytest.raises(RuntimeError, match="another job is at work"), open_job("practice"):
+        pass
+    assert manifest.equals(read_manifest(output / "manifest.csv"))  # neither touched what is there
     with open_job("practice"):  # it had ended, so it starts anew
         assert not output.exists()
 

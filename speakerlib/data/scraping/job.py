@@ -61,7 +61,7 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     output = Path(output).expanduser().resolve()
     options = {"output": str(output), "keep_audio": keep_audio, "cookies": cookies, "timeout": timeout,
                "min_seconds": min_seconds}
-    with _only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output):
+    with only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output):
         if len(unusable):
             write_table(output / "unusable.csv", unusable)
         ledger.forget_missing()
@@ -178,7 +178,7 @@ def _shown(on_progress):
 
 
 @contextmanager
-def _only_job(output):
+def only_job(output):
     """Holds the folder for this job; RuntimeError at once if another one is at work in it."""
     from filelock import FileLock, Timeout
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from speakerlib.data.files import data_folder
 from speakerlib.data.practice.lists import make_practice, practice_faults
 from speakerlib.data.practice.server import serve_practice
-from speakerlib.data.scraping.job import YOUTUBE, check_template
+from speakerlib.data.scraping.job import YOUTUBE, check_template, only_job
 from speakerlib.data.scraping.ledger import LEDGER, read_ledger
 from speakerlib.data.scraping.url_lists import read_url_lists
 
@@ -25,13 +25,14 @@ class Job(NamedTuple):
 
 
 @contextmanager
-def open_job(url_directory, output="auto", url_template="auto", faults=None):
+def open_job(url_directory, output="auto", url_template="auto", faults=None, anew=True):
     """Yields the Job of a list of URLs; that of "practice" is served by this computer for as long as it is open.
 
     url_directory: a folder that holds txt/, or "practice": 18 videos of synthetic speech, of which faults (video ->
     name of a fault, or one name for all; a fixed mix by default) are gone, refused or damaged. output:
     data/scraped/<name of the list> by default; a practice that had ended there starts anew, one that was cut short
-    goes on. url_template: YouTube's by default. Raises ValueError for a template without {video}.
+    goes on (anew=False: its files stay in either case). url_template: YouTube's by default. Raises ValueError for a
+    template without {video}, RuntimeError if the practice to start anew is at work.
     """
     practice = str(url_directory) == PRACTICE
     folder = data_folder() / PRACTICE if practice else Path(url_directory).expanduser()
@@ -45,8 +46,10 @@ def open_job(url_directory, output="auto", url_template="auto", faults=None):
     if url_template != "auto":
         raise ValueError(f"url_template={url_template!r}: the practice list has a server of its own. Leave this "
                          "out, or give a list of your own.")
-    if output == data_folder() / "scraped" / PRACTICE and _has_ended(output):
-        shutil.rmtree(output)
+    if anew and output == data_folder() / "scraped" / PRACTICE and (output / LEDGER).is_file():
+        with only_job(output):
+            if "pending" not in set(read_ledger(output)[0]["outcome"]):
+                shutil.rmtree(output)
     lists = make_practice(folder, flaws=True) / "url_lists"
     utterances, _ = read_url_lists(lists, progress=False)
     if faults is None:
@@ -55,8 +58,3 @@ def open_job(url_directory, output="auto", url_template="auto", faults=None):
         faults = dict.fromkeys(utterances["video"], faults)
     with serve_practice(folder, faults) as (template, _):
         yield Job(lists, output, template, True)
-
-
-def _has_ended(output):
-    """Whether every video of a job was asked for."""
-    return (output / LEDGER).is_file() and "pending" not in set(read_ledger(output)[0]["outcome"])
