@@ -72,6 +72,7 @@ def decoded(monkeypatch):
      [("id10001", "-5ybVB7lXoE", "00002"), ("id10002", "1zcIwhmdeo4", "00001")]),
     (["id1/a/00002.m4a", "id2/b/00001.m4a"], None, [("id1", "a", "00002"), ("id2", "b", "00001")]),
     (["dev/aac/id1/a/1.m4a", "test/aac/id2/b/1.m4a"], None, [("id1", "a", "1"), ("id2", "b", "1")]),
+    (["aac/id2/b/1.m4a", "dev/aac/id1/a/1.m4a"], None, [("id1", "a", "1"), ("id2", "b", "1")]),
     (["train-clean-100/19/198/19-198-0001.flac", "train-clean-100/26/495/26-495-0000.flac"], None,
      [("19", "198", "0001"), ("26", "495", "0000")]),
     (["speech/0120/1.opus", "speech/0135/1.opus", "speech/README.md"], None,

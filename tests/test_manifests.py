@@ -166,6 +166,8 @@ def test_dev_and_test_folders_are_followed_as_voxceleb2_has_them(tmp_path):
     assert len(held_out) == 3 and len(chosen) == 34
     assert folder_splits(tree(tmp_path, *reversed(dev), *test), tmp_path) == chosen
     assert folder_splits(tree(tmp_path, *dev, *test), tmp_path, seed=1) != chosen
+    unpacked = [path.removeprefix("test/") for path in test]  # as the archive of the test speakers has them
+    assert folder_splits(tree(tmp_path, *dev, *unpacked), tmp_path) == chosen
 
 
 def test_dev_beside_train_is_validation(tmp_path):

@@ -90,6 +90,8 @@ def infer_pattern(paths, folder="the folder"):
     {speaker}/{utterance}, below any folders such as wav/ or speech/. ValueError if it cannot be told.
     """
     parts = [path.split("/") for path in paths]
+    if len({len(part) for part in parts}) > 1:  # VoxCeleb2's archives make dev/aac/ and aac/
+        parts = [_below_containers(part) for part in parts]
     depths = {len(part): path for part, path in zip(parts, paths, strict=True)}
     ask = "Give a pattern, such as {speaker}/{session}/{utterance}.wav or {speaker}_{utterance}.wav."
     if len(depths) > 1:
@@ -105,6 +107,12 @@ def infer_pattern(paths, folder="the folder"):
     if all(part[-1].startswith(f"{part[-3]}-{part[-2]}-") for part in parts):
         return "{speaker}/{session}/{speaker}-{session}-{utterance}.*"  # LibriSpeech
     return "{speaker}/{session}/{utterance}.*"
+
+
+def _below_containers(parts):
+    """The parts of a path without the folders such as dev/ or aac/ in front."""
+    first = next((place for place, part in enumerate(parts) if part.lower() not in CONTAINERS), 0)
+    return parts[first:]
 
 
 def compile_pattern(pattern):

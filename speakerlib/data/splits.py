@@ -30,10 +30,13 @@ def folder_splits(table, folder, seed=0):
     """{speaker: split} for a tree whose top folders tell, such as VoxCeleb2's dev/ and test/; None for another one.
 
     table: a scan's of `folder`. The speakers in test/ are test, those in train/ train; dev/ is validation beside a
-    train/, and otherwise, as in VoxCeleb, all that is not test. Without a validation folder, 10 % of the training
+    train/, and otherwise, as in VoxCeleb, all that is not test. VoxCeleb2's archives, unpacked into one folder, make
+    dev/aac/ and, of the test speakers, aac/: there, aac/ is test. Without a validation folder, 10 % of the training
     speakers become it, by `seed`. None, and a line printed, if a speaker is in two of the folders.
     """
     top = table["path"].str.slice(len(str(folder).rstrip("/")) + 1).str.partition("/")[0]
+    if set(top.unique()) == {"dev", "aac"}:
+        top = top.replace("aac", "test")
     names = set(top.unique())
     train = "train" if "train" in names else "dev"
     validation = "dev" if train == "train" and "validation" not in names else "validation"
