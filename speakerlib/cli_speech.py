@@ -165,10 +165,12 @@ def download(options):
 
 def scrape(options):
     """Exit status 0: nothing is left to ask for; 1: this computer cannot do it; 3: the job stopped by itself."""
+    from speakerlib.data.files import data_folder
     from speakerlib.data.scraping.sources import PRACTICE, open_job
 
     if options.report:
-        return _print_report(_needed(options, "output"), options.min_utterances)
+        output = options.output or (data_folder() / "scraped" / PRACTICE if options.practice else None)
+        return _print_report(_home(output) or _needed(options, "output"), options.min_utterances)
     if options.practice:
         source, output = PRACTICE, _home(options.output) or "auto"
     else:
@@ -192,14 +194,15 @@ def _scrape(job, options):
     if len(skipped):
         print(f"{len(skipped)} entries of the list cannot be used, such as {skipped['path'].iloc[0]}: "
               f"{skipped['reason'].iloc[0]}\n")
-    rate = options.rate or default_rate(job.url_template)
+    rate = options.rate if options.rate is not None else default_rate(job.url_template)
     expected = estimate(utterances, _asked_before(job.output), options.workers, rate)
-    checks = preflight(job.url_template, job.output, expected["flac_bytes"])
+    kept = expected["download_bytes"] if options.keep_audio else 0
+    checks = preflight(job.url_template, job.output, expected["flac_bytes"] + kept)
     print("\n".join(describe_check(*check) for check in checks) + f"\n\n{describe_estimate(expected)}\n", flush=True)
     failed = any(status == FAIL for status, *_ in checks)
     if options.dry_run or failed:
         return int(failed)
-    pause = options.retry_seconds or (1 if job.synthetic else 10)
+    pause = options.retry_seconds if options.retry_seconds is not None else 1 if job.synthetic else 10
     result = run_job(job.url_directory, job.output, url_template=job.url_template, num_workers=options.workers,
                      rate=options.rate, keep_audio=options.keep_audio, force=options.force,
                      cookies=_home(options.cookies), max_tries=options.max_tries, retry_seconds=pause,
@@ -219,7 +222,11 @@ def _print_report(output, min_utterances):
     from speakerlib.data.scraping.manifest import write_manifest
     from speakerlib.data.scraping.report import describe_report, report
 
-    print(f"\n{describe_report(report(output, min_utterances))}\nmanifest: {write_manifest(output)}")
+    print(f"\n{describe_report(report(output, min_utterances))}")
+    try:
+        print(f"manifest: {write_manifest(output)}")
+    except OSError as error:  # a folder of somebody else's, or a full disk
+        print(f"manifest: cannot be written anew: {error.strerror or error}")
 
 
 def archives_list(options):

@@ -1,5 +1,7 @@
 """The commands that get speech, as a user types them: scraping on this computer, reports, manifests, trials."""
 
+import re
+
 import pytest
 from filelock import FileLock
 
@@ -41,6 +43,9 @@ def test_the_practice_job_ends_with_a_report_and_a_corpus_can_be_made_of_it(data
     assert main(["scrape", "--practice", "--dry-run"]) == 0
     with FileLock(output / ".lock"), pytest.raises(RuntimeError, match="another job is at work"), open_job("practice"):
         pass
+    capsys.readouterr()
+    assert main(["scrape", "--practice", "--report"]) == 0
+    assert capsys.readouterr().out.strip() in said
     assert manifest.equals(read_manifest(output / "manifest.csv"))  # neither touched what is there
     with open_job("practice"):  # it had ended, so it starts anew
         assert not output.exists()
@@ -57,6 +62,11 @@ def test_a_job_goes_on_and_reports_at_any_time(hums, data_folder, tmp_path, caps
     capsys.readouterr()
     assert main(["scrape", "--output", str(tmp_path / "out"), "--report"]) == 0
     assert capsys.readouterr().out.strip() in first
+    (tmp_path / "out" / "manifest.csv").unlink()
+    (tmp_path / "out" / "manifest.csv").mkdir()  # no file can take its place, as in a folder of somebody else's
+    assert main(["scrape", "--output", str(tmp_path / "out"), "--report"]) == 0
+    said = capsys.readouterr().out
+    assert said.strip().rpartition("\n")[0] in first and "manifest: cannot be written" in said
 
 
 def test_a_site_that_refuses_stops_the_job_with_a_status_of_its_own(hums, data_folder, tmp_path, capsys):
@@ -77,6 +87,26 @@ def test_a_dry_run_looks_and_writes_nothing(hums, data_folder, tmp_path, capsys)
     assert not (tmp_path / "out").exists()
     said = capsys.readouterr().out
     assert "8 videos and 4 speakers" in said and "decoders" in said and "utterances on disk" in said
+
+
+def test_the_disk_is_looked_at_for_all_that_is_asked_to_be_kept(hums, data_folder, tmp_path, capsys):
+    lists, _ = hums
+    needed = []
+    for options in ([], ["--keep-audio"]):
+        scrape(lists, tmp_path / "out", YOUTUBE, "--dry-run", *options)
+        needed.append(re.search(r"about ([\d.]+ .B) needed", capsys.readouterr().out)[1])
+    assert needed[0].endswith("kB") and needed[1].endswith("MB")  # some seconds, or some minutes, of eight videos
+
+
+def test_zero_is_a_number(hums, data_folder, tmp_path, monkeypatch, capsys):
+    lists, _ = hums
+    assert scrape(lists, tmp_path / "out", YOUTUBE, "--dry-run", "--rate", "0") == 2
+    assert "rate=0" in capsys.readouterr().err
+    given = {}
+    monkeypatch.setattr("speakerlib.data.scraping.job.scrape", lambda *lists, **options: given.update(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scrape(lists, tmp_path / "out", YOUTUBE, "--retry-seconds", "0")
+    assert given["retry_seconds"] == 0
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
