@@ -98,6 +98,16 @@ def test_a_finished_job_is_sent_on_to_the_import_and_a_fruitless_one_to_its_reas
     assert "nothing is in hand" in text and "speakerlib import" not in text
 
 
+def test_what_is_gone_for_a_doubtful_reason_is_said_to_be_asked_once_more(tmp_path):
+    videos = {f"video-{number:05d}": ("gone", "not found", [("a", 1, "")]) for number in range(3)}
+    output = make_job(tmp_path / "out", videos, videos)
+    text = describe_report(report(output))
+    assert "gone, not found (3): " in text and "URL template" in text and "3 videos are still possible" in text
+    make_job(output, videos, videos)  # the second run
+    text = describe_report(report(output))
+    assert "gone, not found" not in text and "nothing is in hand" in text
+
+
 def test_at_most_ten_speakers_are_named(tmp_path):
     videos = {f"video-{number:05d}": ("gone", "removed", [(f"id{number:02d}", 1, "")]) for number in range(25)}
     text = describe_report(report(make_job(tmp_path / "out", videos, videos)))

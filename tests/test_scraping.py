@@ -192,6 +192,17 @@ def test_ten_videos_that_fail_in_a_row_stop_the_job(instead, videos):
     assert progress.counts["pending"] == 12 - len(asked) and len(asked) in (10, 11)
 
 
+def test_a_template_that_leads_nowhere_stops_the_job_before_it_gives_the_list_up(instead, videos, tmp_path):
+    progress = instead(lambda video: ("gone", "not found"), num_workers=1)
+    assert "URL template" in progress.stopped and progress.counts["gone"] == 10
+    assert instead(lambda video: ("done", "")).counts["done"] == 12  # with the right one
+
+
+def test_a_server_that_lacks_most_videos_is_asked_for_all(instead, videos):
+    progress = instead(lambda video: ("done", "") if video == videos[3] else ("gone", "not found"), num_workers=1)
+    assert not progress.stopped and progress.counts["gone"] == 11
+
+
 ANSWERS = st.lists(st.tuples(st.sampled_from("abcdefghijklmnop"), st.one_of(
     st.just(("done", "")), st.just(("gone", "private")), st.just(("blocked", "age")), st.just(("failed", "network")),
     st.tuples(st.just("blocked"), st.sampled_from(sorted(STOPPING))))), max_size=60)

@@ -33,8 +33,8 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     The same call goes on where an earlier one was stopped or killed: videos done or gone are not asked again (but
     those done whose files were deleted are, and those gone for a DOUBTFUL reason once), blocked and failed ones are.
     A failed video is tried max_tries times, retry_seconds, then 4 times longer apart, while others go on. After
-    stop_after_blocked refusals without a video done between them, or 10 videos that failed in a row, the job stops by
-    itself: see Progress.stopped.
+    stop_after_blocked refusals without a video done between them, 10 videos that failed in a row, or 10 that were not
+    found before any was answered, the job stops by itself: see Progress.stopped.
 
     rate: videos an hour over all workers, default_rate(url_template) by default, math.inf for no limit. keep_audio:
     keeps what was downloaded in <output>/.audio. force: asks every video again, from the first; its files stay
@@ -77,7 +77,8 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
 
                 stopped = _drive(submit, videos, states, ledger, tally, show, num_workers=num_workers,
                                  interval=3600 / rate, max_tries=max_tries, retry_seconds=retry_seconds,
-                                 streak=Streak(stop_after_blocked))
+                                 streak=Streak(stop_after_blocked, any(state.outcome == "done" for state
+                                                                       in states.values())))
     last = tally.progress(0, stopped, finished=not stopped)
     show(last)
     return last

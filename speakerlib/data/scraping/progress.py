@@ -67,6 +67,8 @@ class Streak:
     """What has gone wrong in a row, to tell one bad video from a job that has no chance to go on."""
 
     stop_after_blocked: int
+    found: bool = False  # something is at the address of some video, as an earlier run may know
+    missing: int = 0
     blocked: int = 0
     failed: dict = field(default_factory=dict)  # video -> reason
 
@@ -75,8 +77,15 @@ class Streak:
 
         Refusals that concern us, not the video (STOPPING), are counted until a video is done: a private video is
         named as such to a refused client too, so "gone" proves nothing. Failures of different videos are counted
-        until one is answered in any other way.
+        until one is answered in any other way. If nothing is at the addresses of the first videos, it is the URL
+        template that is wrong.
         """
+        if reason == "not found":
+            self.missing += 1
+            if self.missing >= STOP_AFTER_FAILED and not self.found:
+                return f"Stopped: of {self.missing} videos, none was found. {advice(reason)} {_GO_ON}"
+        elif outcome != "failed":
+            self.found = True
         if outcome == "done":
             self.blocked = 0
         if outcome == "failed":

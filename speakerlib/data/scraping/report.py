@@ -4,6 +4,7 @@ from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.scraping.estimate import format_bytes, format_hours
 from speakerlib.data.scraping.ledger import read_ledger
 from speakerlib.data.scraping.manifest import STATES, utterance_states
+from speakerlib.data.scraping.outcomes import DOUBTFUL, advice
 
 OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
 
@@ -11,7 +12,8 @@ OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
 def report(output, min_utterances=5):
     """What a job's ledger says, at any time, also while it runs: a dict of plain numbers, names and texts.
 
-    videos: how many; outcomes: {outcome: videos}; reasons: {outcome: {reason: videos}}, the largest first.
+    videos: how many; outcomes: {outcome: videos}; reasons: {outcome: {reason: videos}}, the largest first; doubtful:
+    {reason: videos} of those gone that are asked once more.
     utterances: listed = in_hand + missing + skipped + lost + possible (see utterance_states); skipped: {reason:
     utterances}. hours: in hand; bytes: downloaded; seconds: spent on the videos, added over the workers.
     speakers: total; none, few: names with no and with 1 to min_utterances - 1 utterances in hand; lost: names that
@@ -31,6 +33,8 @@ def report(output, min_utterances=5):
         "outcomes": {outcome: int(outcomes.get(outcome, 0)) for outcome in OUTCOMES},
         "reasons": {outcome: _counts(videos.loc[videos["outcome"] == outcome, "reason"])
                     for outcome in ("gone", "blocked", "failed")},
+        "doubtful": _counts(videos.loc[videos["reason"].isin(DOUBTFUL) & (videos["outcome"] == "gone")
+                                       & (videos["tries"] < 2), "reason"]),
         "utterances": {"listed": len(table)} | {name.replace(" ", "_"): int(states.get(name, 0)) for name in STATES},
         "skipped": _counts(table.loc[table["state"] == "skipped", "reason"].str.split(":").str[0]),
         "hours": float(table.loc[table["state"] == "in hand", "num_samples"].sum()) / SAMPLE_RATE / 3600,
@@ -85,15 +89,14 @@ def _speaker_lines(counts):
 
 
 def _next_steps(counts):
-    from speakerlib.data.scraping.outcomes import advice
-
     outcomes, utterances = counts["outcomes"], counts["utterances"]
-    for outcome in ("blocked", "failed"):
-        for reason, count in counts["reasons"][outcome].items():
+    asked_again = {"gone": counts["doubtful"]} | {name: counts["reasons"][name] for name in ("blocked", "failed")}
+    for outcome, reasons in asked_again.items():
+        for reason, count in reasons.items():
             yield f"{outcome}, {reason} ({count:,}): {advice(reason)}"
     if utterances["missing"]:
         yield f"{utterances['missing']:,} files are away: put them back, or let the same command fetch them."
-    left = outcomes["pending"] + outcomes["blocked"] + outcomes["failed"]
+    left = outcomes["pending"] + outcomes["blocked"] + outcomes["failed"] + sum(counts["doubtful"].values())
     if left or utterances["missing"]:
         yield f"{left:,} videos are still possible. The same command goes on:"
         yield f"  speakerlib scrape --url-directory <the same lists> --output {counts['output']}"
