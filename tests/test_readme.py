@@ -40,6 +40,9 @@ def test_the_numbers_in_the_text_are_those_of_the_committed_records():
         elif record["notebook"].startswith("05") and record["parameters"]["num_way"] == 5:
             shots = record["parameters"]["num_support"]
             rows += [row for row in record["result"] if (row["num_way"], row["num_support"]) == (5, shots) == (5, 5)]
+        elif record["notebook"].startswith("01"):
+            for outcome in ("done", "gone", "blocked", "failed"):
+                assert f"{record['result'][outcome]} {outcome}" in README
     assert len(rows) == 2 * 4  # average spectra, compact under both protocols, boccio
     for row in rows:
         assert f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}" in README
