@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -25,7 +27,7 @@ from speakerlib.data.practice.server import serve_practice
 from speakerlib.data.scraping import job as scraping
 from speakerlib.data.scraping.fetching import Fetched
 from speakerlib.data.scraping.job import YOUTUBE, check_template, default_rate, scrape
-from speakerlib.data.scraping.ledger import read_ledger
+from speakerlib.data.scraping.ledger import open_ledger, read_ledger
 from speakerlib.data.scraping.outcomes import STOPPING, advice
 from speakerlib.data.scraping.progress import STOP_AFTER_FAILED, Streak
 from speakerlib.data.scraping.url_lists import read_url_lists
@@ -305,6 +307,28 @@ def test_force_asks_all_again_and_never_makes_worse_what_is_there(job, videos, t
     assert {path.parent.name for path in kept} == set(videos[:2])
     stopped = job(dict.fromkeys(videos, "bot check"), force=True)
     assert stopped.stopped and outcomes(tmp_path / "out") == dict.fromkeys(videos, "done")
+
+
+def test_what_an_interrupted_force_was_at_is_done_still_unless_it_was_replaced(job, videos, tmp_path):
+    job()
+    manifest = (tmp_path / "out" / "manifest.csv").read_bytes()
+
+    def interrupt(progress):
+        if progress.counts["done"] == 3:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt, match="kept"):
+        job({videos[5]: "stalled"}, force=True, on_progress=interrupt, timeout=1.0)
+    assert set(outcomes(tmp_path / "out").values()) == {"done"}
+    assert (tmp_path / "out" / "manifest.csv").read_bytes() == manifest
+    with closing(open_ledger(tmp_path / "out")) as ledger:  # as a kill leaves it
+        for video in videos[:2]:
+            ledger.set_done(video, False)
+    path = next((tmp_path / "out").glob(f"*/{videos[1]}/*.flac"))
+    soundfile.write(path, np.ones(16000, np.int16), 16000)
+    seen = []
+    job(on_progress=seen.append)
+    assert seen[0].counts["pending"] == 1
+    assert (tmp_path / "out" / "manifest.csv").read_bytes() == manifest
 
 
 def test_the_ledger_vouches_for_nothing_that_is_just_being_replaced(instead, videos, tmp_path):

@@ -75,6 +75,21 @@ def cut_utterances(path, spans, folder, min_seconds=0.5):
     return cuts, there
 
 
+def samples_digest(path):
+    """The SHA-256 of a FLAC's samples, as Cut holds it; "" if there is no whole file."""
+    import soundfile
+
+    try:
+        samples, _ = soundfile.read(path, dtype="int16")
+    except (OSError, soundfile.LibsndfileError):
+        return ""
+    return _digest(samples)
+
+
+def _digest(samples):
+    return hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest()
+
+
 class _Part:
     """An utterance's first sample, the one after its last, and what was heard of it so far."""
 
@@ -107,7 +122,7 @@ def _write(part, span, folder, position, min_seconds):
         return Cut(speaker, utterance, None, 0, "", skipped)
     path = folder / f"{part.number:05d}.flac"
     _write_flac(path, samples)
-    return Cut(speaker, utterance, path, len(samples), hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest(), "")
+    return Cut(speaker, utterance, path, len(samples), _digest(samples), "")
 
 
 def _write_flac(path, samples):

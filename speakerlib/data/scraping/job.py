@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
 from speakerlib.data.files import write_table
+from speakerlib.data.scraping.cutting import samples_digest
 from speakerlib.data.scraping.download import read_cookies
 from speakerlib.data.scraping.fetching import STAGING, Fetched, fetch_video
 from speakerlib.data.scraping.ledger import State, open_ledger
@@ -61,10 +62,9 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     output = Path(output).expanduser().resolve()
     options = {"output": str(output), "keep_audio": keep_audio, "cookies": cookies, "timeout": timeout,
                "min_seconds": min_seconds}
-    with only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output):
+    with only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output, ledger):
         if len(unusable):
             write_table(output / "unusable.csv", unusable)
-        ledger.forget_missing()
         videos, states = ledger.waiting(force), ledger.states()
         tally, show = Tally(states, force), _shown(on_progress)
         show(tally.progress(len(videos)))
@@ -199,14 +199,17 @@ def only_job(output):
 
 
 @contextmanager
-def _tidied(output):
+def _tidied(output, ledger):
     """However the block ends: no half-made files, a manifest of what is there, and Ctrl-C says what it leaves."""
     shutil.rmtree(output / STAGING, ignore_errors=True)  # what a killed job left
+    ledger.forget_missing()
+    ledger.trust_unchanged(samples_digest)
     try:
         yield
     except BaseException as error:
         shutil.rmtree(output / STAGING, ignore_errors=True)
         with suppress(OSError):
+            ledger.trust_unchanged(samples_digest)
             write_manifest(output)
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"Interrupted. All that was finished is kept in {output}; the same command goes on "
