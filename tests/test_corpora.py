@@ -349,6 +349,15 @@ def test_a_wrong_split_is_refused_before_anything_is_decoded(data_folder, source
     assert not data_folder.exists() or not list(data_folder.rglob("shard-*"))
 
 
+def test_a_split_whose_test_speakers_are_absent_is_refused_before_anything_is_decoded(data_folder, source, tmp_path):
+    people = sorted(scan(source)["speaker"].unique())
+    lines = [f"{speaker},{'validation' if speaker == people[0] else 'train'}" for speaker in people]
+    (tmp_path / "split.csv").write_text("\n".join(["speaker,split", *lines, "nobody,test", ""]))
+    with pytest.raises(ValueError, match="leaves test without speakers: 1 of the"):
+        import_corpus(source, progress=False, split_file=tmp_path / "split.csv")
+    assert not data_folder.exists() or not list(data_folder.rglob("shard-*"))
+
+
 def test_waveforms_that_are_not_the_tables_are_not_opened(data_folder, source, monkeypatch):
     import_corpus(source, progress=False)
     write_audio(source / "anne1" / "clip 0.wav", np.random.default_rng(5).normal(0, 0.1, 10080))

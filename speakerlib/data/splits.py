@@ -65,7 +65,10 @@ def check_splits(table, seed=0, split_file=None):
     if seed < 0:
         raise ValueError(f"seed={seed}: expected a whole number of at least 0.")
     if split_file is not None:
-        _read_list(split_file)
+        chosen = _read_list(split_file).set_index("speaker")["split"]
+        there = set(chosen[chosen.index.isin(table["speaker"])])
+        if there and "test" in set(chosen) - there:  # without train, the others may turn out to be unusable
+            raise ValueError(_what_is_empty(split_file, ["test"], chosen, table["speaker"]))
 
 
 def _draw_splits(speakers, seed):
@@ -116,7 +119,11 @@ def _read_splits(split_file, speakers):
         print(f"All {len(speakers)} speakers are test speakers by {split_file}: nothing can be trained on this corpus, "
               "it serves for evaluation alone.")
     elif empty:
-        raise ValueError(f"{split_file} leaves {' and '.join(empty)} without speakers: {len(unknown)} of the "
-                         f"{len(chosen)} it names are not in the corpus. Is it the split of another corpus? Add the "
-                         "speakers, or import under another name to have the splits drawn by seed.")
+        raise ValueError(_what_is_empty(split_file, empty, chosen, speakers))
     return chosen
+
+
+def _what_is_empty(split_file, empty, chosen, speakers):
+    return (f"{split_file} leaves {' and '.join(empty)} without speakers: {len(set(chosen.keys()) - set(speakers))} of "
+            f"the {len(chosen)} it names are not in the corpus. Is it the split of another corpus? Add the speakers, "
+            "or import under another name to have the splits drawn by seed.")
