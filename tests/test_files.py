@@ -59,11 +59,14 @@ def test_the_checksum_is_that_of_the_whole_file(tmp_path):
 
 
 def test_too_little_space_is_said_with_both_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPEAKERLIB_DATA", str(tmp_path / "not"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**9))
     require_space(tmp_path / "not" / "yet", 10**9, "The store")
     with pytest.raises(OSError, match=r"2,500\.0 MB.*1,000\.0 MB.*SPEAKERLIB_DATA"):
         require_space(tmp_path / "not" / "yet", 2_500_000_000, "The store")
+    with pytest.raises(OSError, match=r"or name a folder on a larger disk"):  # a folder of the user's choice
+        require_space(tmp_path / "elsewhere", 2_500_000_000, "The extraction")
 
 
 def test_one_builder_at_a_time_and_a_killed_ones_litter_is_removed(tmp_path, capsys):

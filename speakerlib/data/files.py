@@ -111,10 +111,11 @@ def remove_leftovers(folder):
 
 def require_space(folder, num_bytes, what):
     """OSError, before any work, if the disk that holds `folder` has less than num_bytes free."""
-    folder = Path(folder)
+    folder = wanted = Path(folder)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
+        larger = "set SPEAKERLIB_DATA to" if wanted.resolve().is_relative_to(data_folder()) else "name"
         raise OSError(f"{what} needs {num_bytes / 1e6:,.1f} MB in {folder}, and {free / 1e6:,.1f} MB are free. "
-                      "Free some space, or set SPEAKERLIB_DATA to a folder on a larger disk.")
+                      f"Free some space, or {larger} a folder on a larger disk.")
