@@ -1,6 +1,8 @@
 """The commands that get speech: demo, import, corpora, download, scrape, archives, trials."""
 
+import argparse
 import os
+import shlex
 
 IMPORT_EXAMPLES = """examples:
   speakerlib import ~/speech/volunteers
@@ -40,6 +42,8 @@ ARCHIVES_EXAMPLES = """examples:
 VoxCeleb's authors hand out an access key, or a user name and password, on request. It is read from VOXCELEB_KEY, or
 from VOXCELEB_USER and VOXCELEB_PASSWORD, or asked for; it is never an option, and is never shown or written down."""
 
+IMPORT_NEXT = "Next: speakerlib import {} --pattern '{{speaker}}/{{session}}/{{utterance}}.{}'"
+
 
 def add_commands(add):
     """Adds this module's commands to the grammar; add(name, command, summary, epilog) returns a parser."""
@@ -54,17 +58,15 @@ def add_commands(add):
     sub.add_argument("--split-file", metavar="CSV", help="columns speaker, split (train, validation or test); "
                      "default: 60/10/30 %% of the speakers, by the seed")
     sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the split (default: 0)")
-    sub.add_argument("--manifest", metavar="CSV", help="take exactly the utterances of this list, checked by "
-                     "their hashes")
-    sub.add_argument("--partial", action="store_true", help="go on where utterances of the manifest are absent or "
-                     "differ")
+    sub.add_argument("--manifest", metavar="CSV", help="take exactly the utterances of this list, checked by hash")
+    sub.add_argument("--partial", action="store_true", help="go on where the manifest's utterances are absent or other")
 
     add("corpora", corpora, "list the corpora that are imported")
 
     sub = add("download", download, "download a public corpus, and import it", DOWNLOAD_EXAMPLES)
     sub.add_argument("corpus", choices=("librispeech", "speech_commands"))
     sub.add_argument("--subset", help="a part of it, such as train-clean-100 (default: dev-clean, or v0.02)")
-    sub.add_argument("--folder", help="where it is downloaded to, or lies already (default: data/downloads)")
+    sub.add_argument("--folder", help="where it goes, or lies already (default: data/downloads/CORPUS)")
 
     _add_scrape(add)
     _add_archives(add)
@@ -102,12 +104,14 @@ def _add_archives(add):
     sub = add("archives", None, "VoxCeleb's official archives: list, download, extract, convert", ARCHIVES_EXAMPLES)
     steps = sub.add_subparsers(title="steps", metavar="STEP", required=True)
     for name, command, summary in (
-        ("list", archives_list, "the archives, their parts and checksums"),
+        ("list", archives_list, "show the archives, their parts and checksums"),
         ("download", archives_download, "download and check archives; goes on where it stopped"),
         ("extract", archives_extract, "unpack archives from their parts"),
-        ("convert", archives_convert, "m4a or wav files to 16 kHz FLAC or wav, in parallel"),
+        ("convert", archives_convert, "convert m4a or wav files to 16 kHz FLAC or wav, in parallel"),
     ):
-        step = steps.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        step = steps.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.",
+                                epilog=ARCHIVES_EXAMPLES, formatter_class=sub.formatter_class)
+        step.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         step.set_defaults(command=command)
         if name in ("download", "extract"):
             step.add_argument("names", nargs="+", metavar="ARCHIVE", help="such as vox1_dev_wav, see `archives list`")
@@ -120,8 +124,7 @@ def _add_archives(add):
             step.add_argument("folder", help="the extracted archive")
             step.add_argument("--to", choices=("flac", "wav"), default="flac")
             step.add_argument("--workers", type=int, metavar="N", help="default: one a core")
-            step.add_argument("--delete-source", action="store_true", help="delete a source once its copy is "
-                              "checked")
+            step.add_argument("--delete-source", action="store_true", help="delete a source once its copy is checked")
 
 
 def demo(options):
@@ -246,8 +249,7 @@ def archives_extract(options):
     from speakerlib.data.archives.extract import extract_archives
 
     for folder in extract_archives(options.names, _home(options.output)):
-        suffix = "m4a" if folder.name == "vox2" else "wav"
-        print(f"Next: speakerlib import {folder} --pattern '{{speaker}}/{{session}}/{{utterance}}.{suffix}'")
+        print(IMPORT_NEXT.format(shlex.quote(str(folder)), "m4a" if folder.name == "vox2" else "wav"))
 
 
 def archives_convert(options):
@@ -255,6 +257,7 @@ def archives_convert(options):
 
     convert_audio(_home(options.folder), suffix=f".{options.to}", num_workers=options.workers,
                   delete_source=options.delete_source)
+    print(IMPORT_NEXT.format(shlex.quote(_home(options.folder)), options.to))
 
 
 def trials(options):

@@ -24,8 +24,8 @@ def check_template(template):
     advice = "Expected 'https://host/path?key={key}&file={file}', or one without {key} for a user and a password."
     template = str(template or "").strip()
     if not template:
-        raise ValueError("no URL template says where the archives are. The authors of VoxCeleb send such an address "
-                         f"with the access key, on request. {advice}")
+        raise ValueError("no URL template (--url-template, or VOXCELEB_URL) says where the archives are. The authors "
+                         f"of VoxCeleb send such an address with the access key, on request. {advice}")
     try:
         parts = urlsplit(template)
         host, _ = parts.hostname, parts.port

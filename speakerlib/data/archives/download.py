@@ -1,6 +1,7 @@
 """Downloads the official VoxCeleb archives: resumed where it stopped, checked by MD5, skipped when already right."""
 
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def download_archives(names, folder, url_template, progress=True, archives=None,
             with connection(template, find_credentials(template), timeout) as get:
                 for row, further in missing:
                     _fetch(get, row, folder, further, progress, retry_seconds)
-            print(f"{len(missing)} files downloaded to {folder}, and right. 'speakerlib archives extract "
-                  f"{' '.join(name for name, _ in chosen)}' unpacks them.")
+            print(f"{len(missing)} files downloaded to {folder}, and right. Next: speakerlib archives extract "
+                  f"{' '.join(name for name, _ in chosen)} --output {shlex.quote(str(folder))}")
     return paths
 
 

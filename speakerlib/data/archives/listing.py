@@ -84,7 +84,8 @@ def check_files(paths, sums, key, whole_sum, progress=True):
             if (found := digest.hexdigest()) != expected:
                 forget(path.name, path.parent)
                 raise ValueError(f"{path} is damaged: its MD5 is {found}, expected {expected}. 'speakerlib archives "
-                                 f"download {os.path.splitext(key)[0]}' into the same folder fetches it again.")
+                                 f"download {os.path.splitext(key)[0]} --output {path.parent} --url-template ...' "
+                                 "fetches it again.")
             remember(path.name, [path], found)
     if whole.hexdigest() != whole_sum:
         raise ValueError(f"the parts of {key} have the right MD5 sums, but joined they give {whole.hexdigest()}, "
