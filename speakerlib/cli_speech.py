@@ -198,7 +198,8 @@ def _scrape(job, options):
         print(f"{len(skipped)} entries of the list cannot be used, such as {skipped['path'].iloc[0]}: "
               f"{skipped['reason'].iloc[0]}\n")
     rate = options.rate if options.rate is not None else default_rate(job.url_template)
-    expected = estimate(utterances, _asked_before(job.output), options.workers, rate)
+    asked_before = _asked_before(job.output, utterances)
+    expected = estimate(utterances, None if options.force else asked_before, options.workers, rate)
     kept = expected["download_bytes"] if options.keep_audio else 0
     checks = preflight(job.url_template, job.output, expected["flac_bytes"] + kept)
     print("\n".join(describe_check(*check) for check in checks) + f"\n\n{describe_estimate(expected)}\n", flush=True)
@@ -214,11 +215,17 @@ def _scrape(job, options):
     return 3 if result.stopped else 0
 
 
-def _asked_before(output):
-    """The ledger's rows of an earlier run, which tell how long a video takes; None before the first one."""
-    from speakerlib.data.scraping.ledger import LEDGER, read_ledger
+def _asked_before(output, utterances):
+    """The ledger's rows of an earlier run of this list, which tell how long a video takes; None before the first one.
 
-    return read_ledger(output)[0] if (output / LEDGER).is_file() else None
+    Raises what open_ledger raises, also for a dry run.
+    """
+    from speakerlib.data.scraping.ledger import LEDGER, open_ledger, read_ledger
+
+    if not (output / LEDGER).is_file():
+        return None
+    open_ledger(output, utterances).close()
+    return read_ledger(output)[0]
 
 
 def _print_report(output, min_utterances):

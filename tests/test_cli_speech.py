@@ -62,6 +62,13 @@ def test_a_job_goes_on_and_reports_at_any_time(hums, data_folder, tmp_path, caps
     capsys.readouterr()
     assert main(["scrape", "--output", str(tmp_path / "out"), "--report"]) == 0
     assert capsys.readouterr().out.strip() in first
+    assert scrape(lists, tmp_path / "out", YOUTUBE, "--dry-run") == 0
+    assert re.search("videos to ask for +0$", capsys.readouterr().out, re.MULTILINE)
+    assert scrape(lists, tmp_path / "out", YOUTUBE, "--dry-run", "--force") == 0
+    assert re.search("videos to ask for +8$", capsys.readouterr().out, re.MULTILINE)
+    next(lists.glob("txt/*/*/*.txt")).unlink()
+    assert scrape(lists, tmp_path / "out", YOUTUBE, "--dry-run") == 2
+    assert "belongs to another list" in capsys.readouterr().err
     (tmp_path / "out" / "manifest.csv").unlink()
     (tmp_path / "out" / "manifest.csv").mkdir()  # no file can take its place, as in a folder of somebody else's
     assert main(["scrape", "--output", str(tmp_path / "out"), "--report"]) == 0
