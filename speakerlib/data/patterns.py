@@ -157,6 +157,11 @@ def _check_ids(table, folder, pattern):
     twice = table[table.duplicated(ID_COLUMNS, keep=False)]
     if len(twice):
         speaker, _, utterance, path = twice.iloc[0]
-        raise ValueError(f"{path} and {twice['path'].iloc[1]} are both utterance {utterance!r} of speaker "
+        other = twice["path"].iloc[1]
+        advice = "Put a field for what tells them apart into the pattern."
+        if os.path.splitext(path)[0] == os.path.splitext(other)[0]:  # as a conversion leaves them
+            advice = f"Give a pattern that ends in the suffix to take, {os.path.splitext(path)[1]} or " \
+                     f"{os.path.splitext(other)[1]}."
+        raise ValueError(f"{path} and {other} are both utterance {utterance!r} of speaker "
                          f"{speaker!r}: {len(twice)} of {len(table)} files share their names under the "
-                         f"pattern {pattern!r}. Put a field for what tells them apart into the pattern.")
+                         f"pattern {pattern!r}. {advice}")
