@@ -1,8 +1,8 @@
-"""The commands that get speech: demo, import, corpora, download, scrape, archives, trials."""
+"""The commands that get speech: demo, import, corpora, download, scrape, trials."""
 
-import argparse
 import os
-import shlex
+
+from speakerlib.cli_archives import add_archives
 
 IMPORT_EXAMPLES = """examples:
   speakerlib import ~/speech/volunteers
@@ -32,19 +32,6 @@ The URL directory holds txt/<speaker>/<video>/<utterance>.txt; utterances become
 <output>/<speaker>/<video>/<utterance>.flac, 16 kHz, one channel. The same command goes on where it stopped. Status 3:
 the site refuses us, and the job stopped by itself; what it has is kept."""
 
-ARCHIVES_EXAMPLES = """examples:
-  speakerlib archives list
-  speakerlib archives download vox1_dev_wav vox1_test_wav --output ~/voxceleb --url-template 'https://.../{file}?key={key}'
-  speakerlib archives extract vox1_dev_wav vox1_test_wav --output ~/voxceleb      to ~/voxceleb/vox1
-  speakerlib import ~/voxceleb/vox1
-  speakerlib archives convert ~/voxceleb/vox2                                     m4a to FLAC
-
-VoxCeleb's authors hand out an access key, or a user name and password, on request. It is read from VOXCELEB_KEY, or
-from VOXCELEB_USER and VOXCELEB_PASSWORD, or asked for; it is never an option, and is never shown or written down."""
-
-IMPORT_NEXT = "Next: speakerlib import {} --pattern '{{speaker}}/{{session}}/{{utterance}}.{}'"
-
-
 def add_commands(add):
     """Adds this module's commands to the grammar; add(name, command, summary, epilog) returns a parser."""
     sub = add("demo", demo, "make the demo corpus of synthetic speech, and import it")
@@ -69,7 +56,7 @@ def add_commands(add):
     sub.add_argument("--folder", help="where it goes, or lies already (default: data/downloads/CORPUS)")
 
     _add_scrape(add)
-    _add_archives(add)
+    add_archives(add)
 
     sub = add("trials", trials, "check a list of trials, such as veri_test.txt, against a corpus")
     sub.add_argument("list", metavar="FILE", help="lines of `label enrolment test`")
@@ -98,33 +85,6 @@ def _add_scrape(add):
     sub.add_argument("--report", action="store_true", help="what the output folder holds and lacks; downloads nothing")
     sub.add_argument("--practice", action="store_true", help="a small list of synthetic videos, served by this "
                      "computer, some of them gone or refused: everything but the internet")
-
-
-def _add_archives(add):
-    sub = add("archives", None, "VoxCeleb's official archives: list, download, extract, convert", ARCHIVES_EXAMPLES)
-    steps = sub.add_subparsers(title="steps", metavar="STEP", required=True)
-    for name, command, summary in (
-        ("list", archives_list, "show the archives, their parts and checksums"),
-        ("download", archives_download, "download and check archives; goes on where it stopped"),
-        ("extract", archives_extract, "unpack archives from their parts"),
-        ("convert", archives_convert, "convert m4a or wav files to 16 kHz FLAC or wav, in parallel"),
-    ):
-        step = steps.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.",
-                                epilog=ARCHIVES_EXAMPLES, formatter_class=sub.formatter_class)
-        step.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        step.set_defaults(command=command)
-        if name in ("download", "extract"):
-            step.add_argument("names", nargs="+", metavar="ARCHIVE", help="such as vox1_dev_wav, see `archives list`")
-            step.add_argument("--output", required=True, metavar="FOLDER", help="of the archives; what is in them goes "
-                              "to vox1/ and vox2/ there")
-        if name == "download":
-            step.add_argument("--url-template", metavar="URL", help="from the authors' mail, with {file} and, if "
-                              "there is one, {key} in place (default: $VOXCELEB_URL)")
-        if name == "convert":
-            step.add_argument("folder", help="the extracted archive")
-            step.add_argument("--to", choices=("flac", "wav"), default="flac")
-            step.add_argument("--workers", type=int, metavar="N", help="default: one a core")
-            step.add_argument("--delete-source", action="store_true", help="delete a source once its copy is checked")
 
 
 def demo(options):
@@ -237,34 +197,6 @@ def _print_report(output, min_utterances):
         print(f"manifest: {write_manifest(output)}")
     except OSError as error:  # a folder of somebody else's, or a full disk
         print(f"manifest: cannot be written anew: {error.strerror or error}")
-
-
-def archives_list(options):
-    from speakerlib.data.archives.listing import list_archives
-
-    print(list_archives().to_string(index=False))
-
-
-def archives_download(options):
-    from speakerlib.data.archives.download import download_archives
-
-    template = options.url_template or os.environ.get("VOXCELEB_URL")
-    download_archives(options.names, _home(options.output), url_template=template)
-
-
-def archives_extract(options):
-    from speakerlib.data.archives.extract import extract_archives
-
-    for folder in extract_archives(options.names, _home(options.output)):
-        print(IMPORT_NEXT.format(shlex.quote(str(folder)), "m4a" if folder.name == "vox2" else "wav"))
-
-
-def archives_convert(options):
-    from speakerlib.data.archives.convert import convert_audio
-
-    convert_audio(_home(options.folder), suffix=f".{options.to}", num_workers=options.workers,
-                  delete_source=options.delete_source)
-    print(IMPORT_NEXT.format(shlex.quote(_home(options.folder)), options.to))
 
 
 def trials(options):
