@@ -93,6 +93,8 @@ def test_a_finished_job_is_sent_on_to_the_import_and_a_fruitless_one_to_its_reas
     done = {"done-video1": VIDEOS["done-video1"]}
     text = describe_report(report(make_job(tmp_path / "done", done, done)))
     assert f"speakerlib import {tmp_path / 'done'}" in text and "still possible" not in text
+    text = describe_report(report(make_job(tmp_path / "my job", done, done)))
+    assert f"speakerlib import '{tmp_path / 'my job'}'" in text  # as a shell takes it
     gone = {"gone-video1": VIDEOS["gone-video1"]}
     text = describe_report(report(make_job(tmp_path / "gone", gone, gone)))
     assert "nothing is in hand" in text and "speakerlib import" not in text

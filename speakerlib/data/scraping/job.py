@@ -202,9 +202,9 @@ def only_job(output):
 def _tidied(output, ledger):
     """However the block ends: no half-made files, a manifest of what is there, and Ctrl-C says what it leaves."""
     shutil.rmtree(output / STAGING, ignore_errors=True)  # what a killed job left
-    ledger.forget_missing()
-    ledger.trust_unchanged(samples_digest)
     try:
+        ledger.forget_missing()
+        ledger.trust_unchanged(samples_digest)
         yield
     except BaseException as error:
         shutil.rmtree(output / STAGING, ignore_errors=True)

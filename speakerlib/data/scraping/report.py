@@ -1,5 +1,7 @@
 """What a scraping job has brought, what it lacks and why, and what to do next."""
 
+import shlex
+
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.scraping.estimate import format_bytes, format_hours
 from speakerlib.data.scraping.ledger import read_ledger
@@ -89,7 +91,7 @@ def _speaker_lines(counts):
 
 
 def _next_steps(counts):
-    outcomes, utterances = counts["outcomes"], counts["utterances"]
+    outcomes, utterances, folder = counts["outcomes"], counts["utterances"], shlex.quote(counts["output"])
     asked_again = {"gone": counts["doubtful"]} | {name: counts["reasons"][name] for name in ("blocked", "failed")}
     for outcome, reasons in asked_again.items():
         for reason, count in reasons.items():
@@ -99,10 +101,10 @@ def _next_steps(counts):
     left = outcomes["pending"] + outcomes["blocked"] + outcomes["failed"] + sum(counts["doubtful"].values())
     if left or utterances["missing"]:
         yield f"{left:,} videos are still possible. The same command goes on:"
-        yield f"  speakerlib scrape --url-directory <the same lists> --output {counts['output']}"
+        yield f"  speakerlib scrape --url-directory <the same lists> --output {folder}"
     elif utterances["in_hand"]:
         yield "Every video was asked for. To make a corpus of what is there:"
-        yield f"  speakerlib import {counts['output']}"
+        yield f"  speakerlib import {folder}"
     else:
         yield "Every video was asked for, and nothing is in hand: see skipped.csv for the reasons."
 
