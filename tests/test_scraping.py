@@ -1,9 +1,11 @@
 """Scraping as a user relies on it: the same command goes on, refusals stop it, and whatever stops it loses nothing."""
 
 import errno
+import functools
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -426,6 +428,20 @@ def test_folders_of_another_list_or_of_something_else_are_left_as_they_are(inste
     with pytest.raises(ValueError, match="another list"):
         scrape(other / "url_lists", tmp_path / "first", url_template=LOOPBACK)
     assert {name: (tmp_path / "first" / name).read_bytes() for name in names(tmp_path / "first")} == before
+
+
+def test_what_cannot_be_used_is_listed_for_as_long_as_it_is_so(practice, threads, data_folder, tmp_path, monkeypatch):
+    lists = shutil.copytree(practice / "url_lists", tmp_path / "lists")
+    flawed = next(lists.glob("txt/*/*")) / "00099.txt"
+    flawed.write_text("FRAME X Y W H\n")
+    monkeypatch.setattr(scraping, "fetch_video", pretend_to_fetch)
+    monkeypatch.setitem(IN_PLACE, "fetch", lambda video: ("done", ""))
+    job = functools.partial(scrape, lists, tmp_path / "out", url_template=LOOPBACK, client=threads)
+    assert job().counts["done"] == 12
+    assert pd.read_csv(tmp_path / "out" / "unusable.csv").to_dict("records") == [
+        {"path": str(flawed.relative_to(lists / "txt")), "reason": "malformed: no frames"}]
+    flawed.unlink()
+    assert job().finished and names(tmp_path / "out") == TIDY
 
 
 def test_what_a_killed_job_was_at_is_removed(job, tmp_path):

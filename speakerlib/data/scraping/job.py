@@ -65,6 +65,8 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
     with only_job(output), closing(open_ledger(output, utterances)) as ledger, _tidied(output, ledger):
         if len(unusable):
             write_table(output / "unusable.csv", unusable)
+        else:
+            (output / "unusable.csv").unlink(missing_ok=True)  # what it listed was put right
         videos, states = ledger.waiting(force), ledger.states()
         tally, show = Tally(states, force), _shown(on_progress)
         show(tally.progress(len(videos)))
