@@ -7,8 +7,7 @@ from speakerlib.data.scraping.estimate import format_bytes, format_hours
 from speakerlib.data.scraping.ledger import read_ledger
 from speakerlib.data.scraping.manifest import STATES, utterance_states
 from speakerlib.data.scraping.outcomes import DOUBTFUL, advice
-
-OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
+from speakerlib.data.scraping.progress import OUTCOMES
 
 
 def report(output, min_utterances=5):
