@@ -35,6 +35,8 @@ def add_archives(add):
             step.add_argument("names", nargs="+", metavar="ARCHIVE", help="such as vox1_dev_wav, see `archives list`")
             step.add_argument("--output", required=True, metavar="FOLDER", help="of the archives; what is in them goes "
                               "to vox1/ and vox2/ there")
+        if name == "extract":
+            step.add_argument("--archives", metavar="FOLDER", help="where the archives lie, if not in the output")
         if name == "download":
             step.add_argument("--url-template", metavar="URL", help="from the authors' mail, with {file} and, if "
                               "there is one, {key} in place (default: $VOXCELEB_URL)")
@@ -61,7 +63,7 @@ def archives_download(options):
 def archives_extract(options):
     from speakerlib.data.archives.extract import extract_archives
 
-    for folder in extract_archives(options.names, options.output):
+    for folder in extract_archives(options.names, options.archives or options.output, options.output):
         print(IMPORT_NEXT.format(shlex.quote(str(folder)), "m4a" if folder.name == "vox2" else "wav"))
 
 

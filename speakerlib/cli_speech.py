@@ -50,6 +50,10 @@ def add_commands(add):
 
     add("corpora", corpora, "list the corpora that are imported")
 
+    sub = add("manifest", manifest, "write the list of a corpus' utterances and their hashes, for others to import")
+    sub.add_argument("corpus", metavar="NAME")
+    sub.add_argument("--output", metavar="CSV", help="default: manifest.csv in the corpus' folder")
+
     sub = add("download", download, "download a public corpus, and import it", DOWNLOAD_EXAMPLES)
     sub.add_argument("corpus", choices=("librispeech", "speech_commands"))
     sub.add_argument("--subset", help="a part of it, such as train-clean-100 (default: dev-clean, or v0.02)")
@@ -61,6 +65,7 @@ def add_commands(add):
     sub = add("trials", trials, "check a list of trials, such as veri_test.txt, against a corpus")
     sub.add_argument("list", metavar="FILE", help="lines of `label enrolment test`")
     sub.add_argument("--corpus", metavar="NAME", help="say how much of the list this corpus can score")
+    sub.add_argument("--drop-missing", action="store_true", help="do not refuse a corpus that lacks utterances")
 
 
 def _add_scrape(add):
@@ -118,6 +123,15 @@ def corpora(options):
         sessions = table[["speaker", "session"]].drop_duplicates()
         print(f"{name}: {table['speaker'].nunique()} speakers, {len(sessions)} sessions, {len(table)} utterances, "
               f"{table['duration'].sum() / 3600:.1f} hours{', synthetic' if corpus.synthetic else ''}")
+
+
+def manifest(options):
+    from speakerlib.data.corpora import open_corpus
+    from speakerlib.data.manifests import write_corpus_manifest
+
+    corpus = open_corpus(options.corpus)
+    path = _home(options.output) or corpus.folder / "manifest.csv"
+    print(f"manifest: {path} ({write_corpus_manifest(corpus, path):,} utterances)")
 
 
 def download(options):
@@ -206,8 +220,8 @@ def trials(options):
     listed = read_trials(_home(options.list))
     print(", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in describe_trials(listed).items()))
     if options.corpus:
-        match_trials(listed, find_corpus(options.corpus))
-        print(f"Corpus {options.corpus!r} has every utterance of the list.")
+        matched = match_trials(listed, find_corpus(options.corpus), "drop" if options.drop_missing else "refuse")
+        print(f"Corpus {options.corpus!r} can score {len(matched):,} of the {len(listed):,} trials.")
 
 
 def _needed(options, name):

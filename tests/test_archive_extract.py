@@ -107,6 +107,17 @@ def test_a_complete_extraction_is_not_read_again(tmp_path, monkeypatch):
     extract(table, tmp_path)
 
 
+def test_archives_may_be_deleted_once_they_are_extracted_whole(tmp_path, capsys):
+    table = place(tmp_path / "in", {"vox1_dev_wav": zipped(tree())})
+    extract(table, tmp_path / "in", tmp_path / "out")
+    for path in (tmp_path / "in").glob("vox1*"):
+        path.unlink()
+    assert extract(table, tmp_path / "in", tmp_path / "out") == [tmp_path / "out/vox1"]
+    assert "nothing is checked again" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="vox1_dev_wav_partaa"):
+        extract(table, tmp_path / "in", tmp_path / "elsewhere")
+
+
 def link(name, kind):
     member = zipfile.ZipInfo(name)
     member.create_system, member.external_attr = 3, (kind | 0o777) << 16

@@ -2,10 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from speakerlib.cli import main
+from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import open_corpus
 from speakerlib.data.manifests import read_manifest
 from speakerlib.data.practice.lists import make_practice
@@ -145,6 +147,25 @@ def test_trials_are_counted_and_matched(data_folder, tmp_path, capsys):
     assert "2" in capsys.readouterr().out
     assert main(["trials", str(trials), "--corpus", "nobody"]) == 2
     assert "'nobody'" in capsys.readouterr().err
+
+
+def test_a_corpus_is_published_by_its_manifest_and_scored_only_as_far_as_it_goes(data_folder, tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    for speaker in "abc":
+        for number in range(2):
+            path = tmp_path / "people" / speaker / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(path, draw.normal(0, 0.1, 16000).clip(-1, 1))
+    assert main(["import", str(tmp_path / "people")]) == 0
+    assert main(["manifest", "people", "--output", str(tmp_path / "mine.csv")]) == 0
+    assert "6 utterances" in capsys.readouterr().out and len(read_manifest(tmp_path / "mine.csv")) == 6
+    assert main(["import", str(tmp_path / "people"), "--name", "again", "--manifest", str(tmp_path / "mine.csv")]) == 0
+    (tmp_path / "trials.txt").write_text("1 a/0.wav a/1.wav\n0 a/0.wav b/1.wav\n0 a/0.wav z/1.wav\n")
+    capsys.readouterr()
+    assert main(["trials", str(tmp_path / "trials.txt"), "--corpus", "people"]) == 2
+    assert "lacks 1 of the 4 utterances" in (said := capsys.readouterr().err) and "--drop-missing" in said
+    assert main(["trials", str(tmp_path / "trials.txt"), "--corpus", "people", "--drop-missing"]) == 0
+    assert "can score 2 of the 3 trials" in capsys.readouterr().out
 
 
 def test_archives_explain_themselves(capsys):

@@ -4,6 +4,7 @@ import http.client
 import os
 import shutil
 import socket
+import ssl
 import urllib.error
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,7 @@ def _explain(name, facts, subset, place):
     socket.setdefaulttimeout(_SILENCE)
     try:
         yield
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
         raise ConnectionError(f"the download of {name} {subset} failed ({error or type(error).__name__}). {advice}") \
             from error
     except (RuntimeError, EOFError) as error:

@@ -73,8 +73,9 @@ def match_trials(trials, corpus, missing="refuse"):
         raise ValueError(f"{said}. The {len(left):,} trials that remain are not of both kinds (targets and "
                          "non-targets), so they cannot be scored. Is it the list of another corpus?")
     if missing == "refuse":
-        raise ValueError(f"{said}. Get and import the missing audio; or use another list; or give missing='drop' to "
-                         f"go on with {len(left):,} trials, a result that must say so: it is not the list's.")
+        raise ValueError(f"{said}. Get and import the missing audio; or use another list; or give missing='drop' "
+                         f"(--drop-missing) to go on with {len(left):,} trials, a result that must say so: it is not "
+                         "the list's.")
     print(f"{said}. Going on with {len(left):,} trials: {left['label'].sum():,} targets, "
           f"{(left['label'] == 0).sum():,} non-targets.")
     return left

@@ -1,4 +1,4 @@
-"""The processes that do a scraping job's work on this computer: they start whole, and end with the job."""
+"""Processes that share work on this computer: they start whole, and end with the block that asked for them."""
 
 import logging
 import signal

@@ -20,7 +20,8 @@ def extract_archives(names, folder, output=None, progress=True, archives=None, *
 
     The files of vox1_dev_wav go to <output>/vox1/wav/..., those of vox2_dev_aac to <output>/vox2/dev/aac/...;
     output: `folder` by default. The MD5 sums are checked first, then every member's path and kind. A file that is
-    there with the right size and CRC is skipped, so the same call goes on after an interruption.
+    there with the right size and CRC is skipped, so the same call goes on after an interruption. An archive that was
+    extracted whole may be deleted: it is then taken as done.
 
     Raises ValueError for a bad name, a wrong MD5 or an archive that must not be extracted (see check_members);
     FileNotFoundError for missing parts; OSError if the disk is too small.
@@ -28,18 +29,22 @@ def extract_archives(names, folder, output=None, progress=True, archives=None, *
     folder = Path(folder).expanduser()
     output = Path(output).expanduser() if output else folder
     chosen = choose_archives(names, archives)
+    markers = {name: output / f".{name}.extracted.json" for name, _ in chosen}
     for name, rows in chosen:
-        if not archive_paths(rows, folder):
+        if not archive_paths(rows, folder) and not _finished(markers[name], rows["whole_md5"].iloc[0]):
             raise FileNotFoundError(_what_is_missing(name, rows, folder))
     targets = []
     with folder_lock(output, "The extraction"):
         for name, rows in chosen:
             paths, whole = archive_paths(rows, folder), rows["whole"].iloc[0]
             whole_md5 = rows["whole_md5"].iloc[0]
+            targets.append(output / rows["corpus"].iloc[0])
+            if not paths:
+                print(f"{name}: extracted to {targets[-1]} before; its archives are away, so nothing is checked again.")
+                continue
             sums = [whole_md5] if paths[0].name == whole else rows["md5"]
             check_files(paths, sums, whole, whole_md5, progress)
-            targets.append(output / rows["corpus"].iloc[0])
-            _extract(name, paths, whole_md5, targets[-1], output / f".{name}.extracted.json", progress, num_workers)
+            _extract(name, paths, whole_md5, targets[-1], markers[name], progress, num_workers)
     return list(dict.fromkeys(targets))
 
 
