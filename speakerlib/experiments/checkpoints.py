@@ -13,10 +13,13 @@ from speakerlib.data.files import atomic_path
 CHECKPOINT = "checkpoint.pt"
 
 
-def save_weights(weights, path):
-    """Writes a model's state_dict (name -> tensor) as safetensors, atomically. OSError on a full disk."""
+def save_weights(weights, path, metadata=None):
+    """Writes a model's state_dict (name -> tensor) as safetensors, atomically. OSError on a full disk.
+
+    metadata: name -> text, for the file's header.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    _write(path, safetensors_bytes(weights))
+    _write(path, safetensors_bytes(weights, metadata))
 
 
 def load_weights(model, path):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from speakerlib.data.files import project_folder
 from speakerlib.data.front_ends import FRONT_ENDS
 from speakerlib.models.encoders import ENCODERS
+from speakerlib.models.masks import MASKS
 
 
 def whole(least, most=2**31 - 1):
@@ -19,6 +20,11 @@ def number(above, most=float("inf")):
     """A number greater than `above`, at most `most`."""
     text = f"a number greater than {above}" + ("" if most == float("inf") else f" and at most {most}")
     return text, lambda v: (_is_whole(v) or isinstance(v, float)) and above < v <= most
+
+
+def between(least, most):
+    """A number greater than `least` and less than `most`."""
+    return f"a number between {least} and {most}, both excluded", lambda v: isinstance(v, float) and least < v < most
 
 
 def choice(*options):
@@ -42,6 +48,9 @@ PARAMETERS = {  # name: (what is expected, check)
     "test_tasks": whole(2),
     "learning_rate": number(0, 10),
     "segment_seconds": number(0, 60),
+    "mask": choice(*MASKS),
+    "mask_ratio": between(0, 1),
+    "init": TEXT,
     "protocol": choice("corrected", "as_published"),
     "condition": choice("recorded", "changed"),
     "episode_rule": choice("auto", "segment", "utterance", "session"),
