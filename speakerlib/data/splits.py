@@ -66,9 +66,10 @@ def check_splits(table, seed=0, split_file=None):
         raise ValueError(f"seed={seed}: expected a whole number of at least 0.")
     if split_file is not None:
         chosen = _read_list(split_file).set_index("speaker")["split"]
-        there = set(chosen[chosen.index.isin(table["speaker"])])
+        speakers = table["speaker"].unique()
+        there = set(chosen[chosen.index.isin(speakers)])
         if there and "test" in set(chosen) - there:  # without train, the others may turn out to be unusable
-            raise ValueError(_what_is_empty(split_file, ["test"], chosen, table["speaker"]))
+            raise ValueError(_what_is_empty(split_file, ["test"], chosen, speakers))
 
 
 def _draw_splits(speakers, seed):
