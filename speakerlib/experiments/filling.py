@@ -8,8 +8,14 @@ import pandas as pd
 import torch
 
 from speakerlib.data.channels import apply_channels, clip_seeds
+from speakerlib.data.features import prepare_features
 from speakerlib.data.front_ends import compute, normalise
+from speakerlib.experiments.filmstrip import Filmstrip, read_filmstrip
+from speakerlib.experiments.records import read_runs
+from speakerlib.models.autoencoder import ConvAutoencoder
 from speakerlib.models.masks import draw_masks
+
+PRETRAINING = "04_mae_pretraining"
 
 RATIOS = (0.55, 0.65, 0.75, 0.85, 0.95)  # the published ones
 GUESSES = ("0", "visible mean", "interpolation")
@@ -152,6 +158,54 @@ def _one_thread():
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def clips_to_fill(corpus, facts, count=64, seed=0):
+    """Frames (clips, 1, mels, frames) of at most `count` segments of validation speakers, drawn from the seed.
+
+    Of training speakers where no validation speaker has one; the test speakers are left alone.
+    """
+    features = prepare_features(corpus, facts["front_end"], facts["segment_seconds"])
+    split = features.segments["split"].to_numpy()
+    ids = np.flatnonzero(split == "validation") if "validation" in split else np.flatnonzero(split == "train")
+    return features.read(np.random.default_rng(seed).permutation(ids)[:count])
+
+
+def describe(facts, corpus):
+    """Where an autoencoder comes from, and what to expect of it on this corpus, in a sentence or two."""
+    def kind(synthetic):
+        return "synthetic speech" if synthetic else "real speech"
+
+    told = (f"trained {facts['step']:,} steps on {facts['corpus']!r} ({kind(facts['synthetic'])}), {facts['mask']} at "
+            f"{facts['mask_ratio']:g}, front end {facts['front_end']}, clips of {facts['segment_seconds']:g} s")
+    if facts["synthetic"] != corpus.synthetic:
+        told += (f"\nIt has never heard {kind(corpus.synthetic)} such as {corpus.name!r}: expect it to fill in worse than one that has. "
+                 f"To train one: speakerlib run {PRETRAINING} -p corpus {corpus.name}, then give that run as `init`.")
+    return told
+
+
+def filmstrip_for(corpus, autoencoder, facts, frames, removed):
+    """(Filmstrip, sentence): of the newest complete run of chapter 04 on this corpus with the autoencoder's clips.
+
+    Where there is none: what an untrained network and the autoencoder make of frames (clips, 1, mels, frames), and
+    which command makes a filmstrip.
+    """
+    runs = read_runs(PRETRAINING)
+    if len(runs):
+        runs = runs[(runs["corpus_fingerprint"] == corpus.fingerprint) & (runs["front_end"] == facts["front_end"])
+                    & (runs["segment_seconds"] == facts["segment_seconds"])].sort_values("finished")
+    for run in reversed(runs.to_dict("records")):
+        try:
+            return read_filmstrip(run["folder"]), f"from the run {run['run']} of {PRETRAINING}"
+        except FileNotFoundError:
+            continue
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        untrained = ConvAutoencoder(facts["num_mels"], facts["num_frames"])
+    filled = [reconstruct(model, frames, removed)[:, 0].numpy() for model in (untrained, autoencoder)]
+    film = Filmstrip(np.array([0, facts["step"]]), frames[:, 0].numpy(), removed[:, 0].numpy(), np.stack(filled))
+    return film, (f"an untrained network and this one; for a picture of each stage between: speakerlib run "
+                  f"{PRETRAINING} -p corpus {corpus.name}, then this chapter again")
 
 
 def _names(corpus, row):

@@ -30,22 +30,19 @@ class FillingPicture:
 
     def __init__(self, filling, front_end, title=None, width=13, height=5.4):
         self._front_end, self._canvas = front_end, None
-        self.figure, axes = new_figure(width, height, rows=2, columns=4, gridspec_kw={"height_ratios": (1, 0.9)})
-        grid = axes[0, 0].get_gridspec()
-        for axis in axes[1]:
-            axis.remove()
+        self.figure, _ = new_figure(width, height)
+        self.figure.clear()
+        above, below = self.figure.subfigures(2, 1, height_ratios=(1, 0.9))  # each row laid out on its own
+        axes = above.subplots(1, 4, sharey=True)
         self._images = [plot_holed(frames, front_end, axis, name)
-                        for axis, (name, frames) in zip(axes[0], _four(filling).items(), strict=True)]
-        for axis in axes[0]:
+                        for axis, (name, frames) in zip(axes, _four(filling).items(), strict=True)]
+        for axis in axes:
             axis.label_outer()
-            axis.set_xlabel("time (s)")
-            axis.tick_params(labelbottom=True)
-        self.figure.colorbar(self._images[0], ax=axes[0], label=_level(front_end), pad=0.01)
-        self._bars = self.figure.add_subplot(grid[1, :2])
-        plot_errors(filling.errors, front_end, self._bars)
-        axis = self.figure.add_subplot(grid[1, 2:])
+        above.colorbar(self._images[0], ax=axes, label=_level(front_end), pad=0.01)
+        axis, self._bars = below.subplots(1, 2)
         self._images.append(plot_error_map(filling, front_end, axis))
-        self.figure.colorbar(self._images[-1], ax=axis, label=f"error ({_unit(front_end)})", pad=0.01)
+        below.colorbar(self._images[-1], ax=axis, label=f"error ({_unit(front_end)})", pad=0.01)
+        plot_errors(filling.errors, front_end, self._bars)
         if title:
             self.figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
 
@@ -161,7 +158,7 @@ def in_unit(error, front_end):
 
 def _four(filling):
     return {"original": filling.original, "what is left": filling.masked, "reconstruction": filling.reconstruction,
-            "its part in the holes": filling.pasted}
+            "holes filled in": filling.pasted}
 
 
 def _grid(rows, front_end, title, width, height):

@@ -31,7 +31,7 @@ def to_waveform(frames, front_end, means, iterations=ITERATIONS):
 
 
 def _to_bins(power, front_end):
-    """(bins, frames) from mels, lowest first: each bin the mean of the mels that it lies in, spread over their width."""
+    """(bins, frames) from mels, lowest first: each bin the mean of the mels it lies in, spread over their width."""
     from torchaudio.functional import melscale_fbanks
 
     filters = melscale_fbanks(front_end.n_fft // 2 + 1, front_end.f_min, front_end.f_max, front_end.num_mels,
