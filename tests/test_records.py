@@ -170,3 +170,9 @@ def test_runs_that_differ_in_the_number_of_test_tasks_are_two_tables(data_folder
     finished(0.8, test_tasks=50)
     captions = [caption for caption, _ in tables.nine_cell_tables(read_results(PROTONET))]
     assert len(captions) == len(set(captions)) == 4
+
+
+def test_long_values_make_no_folder_name_that_a_file_system_refuses(data_folder):
+    names = {run_folder("01_data_scraping", SimpleNamespace(corpus="own", url_directory="/long" * 60 + end)).name
+             for end in "ab"}
+    assert len(names) == 2 and max(map(len, names)) < 200

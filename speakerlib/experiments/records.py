@@ -71,7 +71,8 @@ def run_id(notebook, parameters, fingerprint):
         f"{name}-{value}" for name, value in parameters.items() if name != "corpus" and value != defaults.get(name)
     ]
     key = json.dumps([notebook, sorted(parameters.items()), fingerprint])
-    name = "_".join([str(parameters.get("corpus", "all")), *changed, sha256(key.encode()).hexdigest()[:8]])
+    readable = "_".join([str(parameters.get("corpus", "all")), *changed])[:150]  # file systems allow 255 bytes
+    name = f"{readable}_{sha256(key.encode()).hexdigest()[:8]}"
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 

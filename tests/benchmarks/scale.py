@@ -10,6 +10,7 @@ alone; `peak MB` is the most that its process held at any time, imports and the 
 import argparse
 import multiprocessing
 import os
+import platform
 import resource
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def main(arguments=None):
     """Prints a table of the steps, and returns it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a ten-thousandth of the size")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the table as Markdown, too")
     parser.add_argument("--only", default="", metavar="TEXT", help="the steps whose names hold this")
     options = parser.parse_args(arguments)
     share = 10_000 if options.small else 1
@@ -52,7 +54,18 @@ def main(arguments=None):
     table["peak MB"] = table["peak MB"].astype(int)
     table.index.name = f"{UTTERANCES:,} utterances" + (f", all divided by {share:,}" if share > 1 else "")
     print(table.reset_index().to_string(index=False))
+    if options.output:
+        options.output.write_text(_markdown(table), encoding="utf-8")
     return table
+
+
+def _markdown(table):
+    machine = f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}, " \
+              f"pandas {pd.__version__}"
+    rows = [f"| {name} | {seconds:.2f} | {peak:,} |" for name, seconds, peak in table.itertuples()]
+    return "\n".join([f"# {__doc__.splitlines()[0]}", "", f"`python tests/benchmarks/scale.py`, {machine}. "
+                      "Each step in a process of its own; the peak is the whole process', imports included.", "",
+                      f"| {table.index.name} | seconds | peak MB |", "| --- | ---: | ---: |", *rows, ""])
 
 
 def run(step, folder, share):
