@@ -78,7 +78,8 @@ def _add_scrape(add):
                      "for a server on this computer)")
     sub.add_argument("--cookies", metavar="FILE", help="a browser's cookies in Netscape format, for videos that need a "
                      "login; read, never changed or copied")
-    sub.add_argument("--keep-audio", action="store_true", help="keep each video's whole audio, in <output>/.audio")
+    sub.add_argument("--keep-audio", action="store_true", help="keep the whole audio of each video downloaded from now "
+                     "on, in <output>/.audio")
     sub.add_argument("--force", action="store_true", help="ask for everything again, also for what is done or gone")
     sub.add_argument("--max-tries", type=int, default=3, metavar="N", help="of what failed, in one run (default: 3)")
     sub.add_argument("--retry-seconds", type=float, metavar="S", help="before a second try; four times it before a "
@@ -157,6 +158,7 @@ def scrape(options):
 
 
 def _scrape(job, options):
+    from speakerlib.data.scraping.download import read_cookies
     from speakerlib.data.scraping.estimate import describe_estimate, estimate
     from speakerlib.data.scraping.job import default_rate
     from speakerlib.data.scraping.job import scrape as run_job
@@ -177,6 +179,8 @@ def _scrape(job, options):
     kept = expected["download_bytes"] if options.keep_audio else 0
     checks = preflight(job.url_template, job.output, expected["flac_bytes"] + kept)
     print("\n".join(describe_check(*check) for check in checks) + f"\n\n{describe_estimate(expected)}\n", flush=True)
+    if options.cookies:
+        read_cookies(_home(options.cookies))  # a dry run finds out, too
     failed = any(status == FAIL for status, *_ in checks)
     if options.dry_run or failed:
         return int(failed)

@@ -95,6 +95,7 @@ def test_a_dry_run_looks_and_writes_nothing(hums, data_folder, tmp_path, capsys)
         assert not requests
     assert not (tmp_path / "out").exists()
     said = capsys.readouterr().out
+    assert scrape(lists, tmp_path / "out", template, "--dry-run", "--cookies", str(lists / "none.txt")) == 2
     assert "8 videos and 4 speakers" in said and "decoders" in said and "utterances on disk" in said
 
 
