@@ -179,8 +179,9 @@ def describe(facts, corpus):
     told = (f"trained {facts['step']:,} steps on {facts['corpus']!r} ({kind(facts['synthetic'])}), {facts['mask']} at "
             f"{facts['mask_ratio']:g}, front end {facts['front_end']}, clips of {facts['segment_seconds']:g} s")
     if facts["synthetic"] != corpus.synthetic:
-        told += (f"\nIt has never heard {kind(corpus.synthetic)} such as {corpus.name!r}: expect it to fill in worse than one that has. "
-                 f"To train one: speakerlib run {PRETRAINING} -p corpus {corpus.name}, then give that run as `init`.")
+        told += (f"\nIt has never heard {kind(corpus.synthetic)} such as {corpus.name!r}, and fills it in worse than "
+                 f"one that has. Make such a one: speakerlib run {PRETRAINING} -p corpus {corpus.name}; then give that "
+                 "run here, as `init`.")
     return told
 
 

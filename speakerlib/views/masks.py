@@ -11,8 +11,8 @@ from speakerlib.views.style import GREY, PALETTE, new_figure
 REMOVED = "#8FCFC2"  # a green that the colours of the spectrogram do not have
 VISIBLE = "#D9D9D9"  # of an error map, where nothing was removed
 ERRORS = "PuOr_r"  # violet: too quiet, orange: too loud, white: right
-ERROR_LIMIT_DB = 20
-LEVEL_LIMITS_DB = (-25, 30)  # of mean-normalised speech: all but a hundredth of it, and the same for every clip
+ERROR_LIMIT_DB = 25
+LEVEL_LIMITS_DB = (-25, 30)  # of mean-normalised speech: nearly all of it, and the same for every clip
 METHODS = {  # name: (as written, colour, marker)
     "autoencoder": ("the autoencoder", PALETTE[3], "o"),
     "0": ("0: the mel's mean, holes included", GREY, "X"),
@@ -102,19 +102,16 @@ def plot_errors(errors, front_end, axis):
 
 def plot_masks(original, masks, front_end, title=None, width=13, height=2.9):
     """One clip (mels, frames) under several masks, {title: bool (mels, frames), True is removed}; the figure."""
-    shown = {"original": original} | {name: np.where(removed, np.nan, original) for name, removed in masks.items()}
+    shown = [("original", original), *((name, np.where(removed, np.nan, original)) for name, removed in masks.items())]
     return _grid([shown], front_end, title, width, height)
 
 
 def plot_fillings(fillings, front_end, title=None, width=13, height=4.8):
     """Several Fillings of one clip, {title: Filling}: what was left above, filled in below with the error written."""
-    above = {name: filling.masked for name, filling in fillings.items()}
-    below = {f"off by {in_unit(filling.errors['autoencoder'], front_end):.1f} {_unit(front_end)}, {name}":
-             filling.pasted for name, filling in fillings.items()}
-    figure = _grid([above, below], front_end, title, width, height)
-    for axis in figure.axes[len(fillings):2 * len(fillings)]:
-        axis.set_title(axis.get_title(loc="left").split(",")[0], fontweight="normal")
-    return figure
+    above = [(name, filling.masked) for name, filling in fillings.items()]
+    below = [(f"off by {in_unit(filling.errors['autoencoder'], front_end):.1f} {_unit(front_end)}", filling.pasted)
+             for filling in fillings.values()]
+    return _grid([above, below], front_end, title, width, height)
 
 
 def plot_error_by_ratio(table, front_end, width=13, height=3.8):
@@ -139,10 +136,11 @@ def plot_filmstrip(film, front_end, title=None, most=5, clips=2, width=13):
     """
     places = np.unique(np.linspace(0, len(film.steps) - 1, min(most, len(film.steps))).round().astype(int))
     rows = []
-    for original, removed, reconstructions in zip(
-            film.originals[:clips], film.masks[:clips], film.reconstructions.swapaxes(0, 1)[:clips], strict=True):
-        steps = {f"step {film.steps[i]:,}": np.where(removed, reconstructions[i], original) for i in places}
-        rows.append({"left": np.where(removed, np.nan, original)} | steps | {"original": original})
+    for clip in range(min(clips, len(film.originals))):
+        original, removed, filled = film.originals[clip], film.masks[clip], film.reconstructions[:, clip]
+        steps = [(f"step {film.steps[i]:,}", np.where(removed, filled[i], original)) for i in places]
+        row = [("what is left", np.where(removed, np.nan, original)), *steps, ("original", original)]
+        rows.append(row if clip == 0 else [(None, frames) for _, frames in row])
     return _grid(rows, front_end, title, width, 0.6 + 2.1 * len(rows))
 
 
@@ -162,11 +160,11 @@ def _four(filling):
 
 
 def _grid(rows, front_end, title, width, height):
-    """Rows of {title: (mels, frames)} on one colour scale; titles above the first row, or all that differ from it."""
+    """Rows of (title, frames (mels, frames)) on one colour scale; the figure."""
     figure, axes = new_figure(width, height, len(rows), len(rows[0]), sharex=True, sharey=True, squeeze=False)
     for row, line in zip(rows, axes, strict=True):
-        for axis, (name, frames) in zip(line, row.items(), strict=True):
-            image = plot_holed(frames, front_end, axis, name if row is rows[0] or name not in rows[0] else None)
+        for axis, (name, frames) in zip(line, row, strict=True):
+            image = plot_holed(frames, front_end, axis, name)
             axis.label_outer()
     figure.colorbar(image, ax=axes, label=_level(front_end), pad=0.01)
     if title:

@@ -3,31 +3,39 @@
 import torch
 
 ITERATIONS = 32
+PEAK = 0.3  # of sound from a front end that does not keep the level
 
 
-def to_waveform(frames, front_end, means, iterations=ITERATIONS):
-    """float32 (samples,) at the front end's rate, of normalised log features (mels, frames).
+def to_waveform(frames, front_end, means=None, iterations=ITERATIONS):
+    """float32 (samples,) at the front end's rate, of normalised features (mels, frames).
 
-    Undone exactly: the mean of each mel, given back in `means` (mels,), the logarithm and its floor. Lost, and only
-    guessed: how a mel's power was spread over its bins (evenly, here) and the phases (Griffin and Lim 1984, begun from
-    the same phases each time). ValueError for a front end whose features are not logarithms.
+    Undone exactly: the mean of each mel, given back in `means` (mels,), and the logarithm. Lost, and only guessed: how
+    a mel's power was spread over its bins (evenly, here); the phases (Griffin and Lim 1984, begun from the same phases
+    each time); and, of bytes, the level and what lay below their range. ValueError for what are not (mels, frames).
     """
     from torchaudio.functional import griffinlim
 
-    if front_end.scaling != "log":
-        raise ValueError(f"front end {front_end.name!r} stores {front_end.scaling} features, without the level of "
-                         "the clip; only log features can be turned back to sound. Use front_end='compact'.")
-    frames, means = torch.as_tensor(frames, dtype=torch.float32), torch.as_tensor(means, dtype=torch.float32)
-    mels = frames + means[:, None]
-    mels = mels.flip(0) if front_end.flip else mels
-    power = (mels.exp() - front_end.floor).clamp(min=0)
-    magnitude = _to_bins(power, front_end).sqrt()
+    mels = torch.as_tensor(frames, dtype=torch.float32)
+    if mels.ndim != 2 or len(mels) != front_end.num_mels:
+        raise ValueError(f"frames have shape {tuple(mels.shape)}; expected ({front_end.num_mels}, frames), as front "
+                         f"end {front_end.name!r} makes them.")
+    if means is not None:
+        mels = mels + torch.as_tensor(means, dtype=torch.float32)[:, None]
+    magnitude = _to_bins(_to_power(mels.flip(0) if front_end.flip else mels, front_end), front_end).sqrt()
     window = {"hann": torch.hann_window, "hamming": torch.hamming_window}[front_end.window](front_end.win_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return griffinlim(magnitude, window, front_end.n_fft, front_end.hop_length, front_end.win_length, power=1.0,
-                          n_iter=iterations, momentum=0.99, length=(frames.shape[1] - 1) * front_end.hop_length,
-                          rand_init=True)
+        waveform = griffinlim(magnitude, window, front_end.n_fft, front_end.hop_length, front_end.win_length, power=1.0,
+                              n_iter=iterations, momentum=0.99, length=(mels.shape[1] - 1) * front_end.hop_length,
+                              rand_init=True)
+    return waveform if front_end.scaling == "log" else waveform * (PEAK / waveform.abs().max().clamp(min=1e-8))
+
+
+def _to_power(mels, front_end):
+    """Undoes the scaling; of bytes, 255 is the loudest and 0 lies `floor` dB below it."""
+    if front_end.scaling == "log":
+        return (mels.exp() - front_end.floor).clamp(min=0)
+    return 10 ** ((mels.clamp(0, 255) / 255 - 1) * front_end.floor / 10)
 
 
 def _to_bins(power, front_end):
