@@ -96,6 +96,19 @@ def interval_over_speakers(accuracy, speakers, seed=0, draws=2000):
     return tuple(float(value) for value in np.percentile(means, [2.5, 97.5]))
 
 
+def paired_interval(accuracy, other, speakers):
+    """How much more accurate one method is than another on the same episodes: (difference, low, high).
+
+    accuracy, other, speakers: (tasks, way), of one list of episodes. low, high: the 95 % bootstrap interval over test
+    speakers; the methods are apart if it excludes 0.
+    """
+    if not accuracy.shape == other.shape == speakers.shape:
+        raise ValueError(f"accuracies of shapes {accuracy.shape} and {other.shape} for speakers {speakers.shape}: "
+                         "expected both methods on one list of episodes.")
+    difference = np.asarray(accuracy, dtype=float) - other
+    return (float(difference.mean()), *interval_over_speakers(difference, speakers))
+
+
 def _fraction_correct(support, query):
     """support: (tasks, way, shot, dim), query: (tasks, way, query, dim) -> (tasks, way)."""
     tasks, way, num_query, dim = query.shape

@@ -10,6 +10,7 @@ from speakerlib.data.corpora import find_corpus
 from speakerlib.data.episodes import EpisodeSampler, default_rule
 from speakerlib.data.features import CONDITIONS, prepare_features, segment_table
 from speakerlib.data.front_ends import FRONT_ENDS, identifier, num_frames
+from speakerlib.experiments.checkpoints import check_weights
 from speakerlib.experiments.evaluation import (
     embed,
     episode_accuracy,
@@ -17,6 +18,7 @@ from speakerlib.experiments.evaluation import (
     transductive_accuracy,
     with_intervals,
 )
+from speakerlib.experiments.pretrained import SCRATCH, read_encoder
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.encoders import build_encoder
 from speakerlib.models.objectives import prototypical_loss
@@ -73,6 +75,23 @@ class Experiment:
         frames = num_frames(front_end, round(self.settings.segment_seconds * front_end.sample_rate))
         return build_encoder(self.settings.encoder, front_end.num_mels, frames)
 
+    @cached_property
+    def pretrained(self):
+        """(encoder, facts) that training starts from, as `init` names it; (None, None) from scratch."""
+        settings = self.settings
+        if settings.init == SCRATCH:
+            return None, None
+        return read_encoder(settings.init, settings.front_end, settings.segment_seconds)
+
+    def initial_encoder(self):
+        """What training starts from: random weights of the seed, or a pretrained encoder's, bit for bit."""
+        torch.manual_seed(self.settings.seed)
+        encoder, (source, facts) = self.new_encoder(), self.pretrained
+        if source is not None:
+            check_weights(encoder, source.state_dict(), facts["run"])
+            encoder.load_state_dict(source.state_dict())
+        return encoder
+
     def sampler(self, split, num_way, num_support, purpose):
         """Episodes of one split; every purpose has its own list of tasks."""
         return EpisodeSampler(
@@ -89,7 +108,7 @@ class Experiment:
 def open_experiment(settings):
     """Corpus and settings; what can be refused is refused here, before features are made or anything is trained."""
     experiment = Experiment(settings, find_corpus(settings.corpus))
-    experiment.new_encoder()
+    experiment.initial_encoder()
     experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
     experiment.sampler("test", *NINE_CELLS[0], _TEST)
     if experiment.checkpoint_num_way < settings.num_way:
@@ -107,8 +126,7 @@ def train_protonet(experiment, run, on_progress=None):
     tasks of `experiment.checkpoint_split`.
     """
     settings, features = experiment.settings, experiment.recorded
-    torch.manual_seed(settings.seed)
-    encoder = experiment.new_encoder()
+    encoder, (_, facts) = experiment.initial_encoder(), experiment.pretrained
     sampler = experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
 
     def compute_loss(model, step):
@@ -122,7 +140,7 @@ def train_protonet(experiment, run, on_progress=None):
         return loss, {"training_accuracy": accuracy, "support_accuracy": support_accuracy}
 
     if "precision" not in run.record and not run.is_complete:
-        run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision())
+        run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision(), init_weights=facts)
     try:
         history = train(
             encoder,
@@ -134,7 +152,8 @@ def train_protonet(experiment, run, on_progress=None):
             print_interval=settings.print_interval,
             validate=_validation(experiment),
             on_progress=on_progress,
-            data={"front_end": identifier(features.front_end), "segment_seconds": settings.segment_seconds},
+            data={"front_end": identifier(features.front_end), "segment_seconds": settings.segment_seconds,
+                  **({"init_weights": facts["sha256"]} if facts else {})},
         )
     except KeyboardInterrupt:
         run.pause()
@@ -153,15 +172,13 @@ def nine_cells(experiment, encoder, run, progress=True):
 
     if run.is_complete:
         return run.record["result"]
-    transductive = experiment.settings.protocol == "as_published"
-    num_tasks = min(experiment.settings.test_tasks, TRANSDUCTIVE_TASKS if transductive else 10**9)
     rows = []
     with tqdm(total=len(CONDITIONS) * len(NINE_CELLS), desc="test cells", disable=not progress) as bar:
         for condition in CONDITIONS:
             features = experiment.features(condition)
-            accuracy_of = _accuracy_of(experiment, encoder, features, transductive)
+            accuracy_of = accuracy_on(experiment, encoder, features)
             for num_way, num_support in NINE_CELLS:
-                row = _cell(experiment, num_way, num_support, num_tasks, accuracy_of)
+                row = _cell(experiment, num_way, num_support, accuracy_of)
                 rows.append({"condition": condition, "channel_family": features.channel_family, **row})
                 bar.update()
     return rows
@@ -176,16 +193,26 @@ def embeddings_for_map(experiment, encoder, condition, num_speakers=20, segments
     return embed(encoder, features, chosen.index.to_numpy()).numpy(), chosen["speaker"].to_numpy()
 
 
-def _accuracy_of(experiment, encoder, features, transductive):
-    """episodes -> (tasks, way) accuracy, on the test speakers."""
-    if transductive:
+def accuracy_on(experiment, encoder, features):
+    """A function of episodes that gives an encoder's (tasks, way) accuracy on the test speakers."""
+    if experiment.settings.protocol == "as_published":
         return lambda episodes: transductive_accuracy(encoder, features, episodes)
     ids = features.segments.index[features.segments["split"] == "test"].to_numpy()
     embeddings = embed(encoder, features, ids)
     return lambda episodes: episode_accuracy(embeddings, ids, episodes)
 
 
-def _cell(experiment, num_way, num_support, num_tasks, accuracy_of):
+def episodes_of_cell(experiment, num_way, num_support):
+    """The tasks of a cell of the table, the same for every encoder, and how many speakers may play in them.
+
+    ValueError if the test split cannot fill them.
+    """
+    sampler = experiment.sampler("test", num_way, num_support, _TEST)
+    most = TRANSDUCTIVE_TASKS if experiment.settings.protocol == "as_published" else experiment.settings.test_tasks
+    return sampler.draw(0, min(experiment.settings.test_tasks, most)), len(sampler.speakers)
+
+
+def _cell(experiment, num_way, num_support, accuracy_of):
     row = {
         "num_way": num_way,
         "num_support": num_support,
@@ -194,16 +221,15 @@ def _cell(experiment, num_way, num_support, num_tasks, accuracy_of):
         **dict.fromkeys(("interval", "low", "high", "tasks", "speakers", "interval_as_published", "reason")),
     }
     try:
-        sampler = experiment.sampler("test", num_way, num_support, _TEST)
+        episodes, num_speakers = episodes_of_cell(experiment, num_way, num_support)
     except ValueError as error:
         return {**row, "reason": str(error)}
-    episodes = sampler.draw(0, num_tasks)
     accuracy = accuracy_of(episodes)
     return {
         **row,
         **with_intervals(accuracy, episodes.speakers),
-        "tasks": num_tasks,
-        "speakers": len(sampler.speakers),
+        "tasks": len(accuracy),
+        "speakers": num_speakers,
         "episodes": episodes.digest(),
         "interval_as_published": interval_as_published(accuracy, experiment.settings.batch_size),
     }

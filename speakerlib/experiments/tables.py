@@ -11,6 +11,7 @@ RECIPE = [
     "front_end",
     "segment_seconds",
     "encoder",
+    "init",
     "protocol",
     "episode_rule",
     "num_query",
@@ -32,6 +33,9 @@ def recipes(results):
     """Splits the rows of read_results into groups that one table may hold: [(recipe dict, rows), ...]."""
     if results.empty:
         return []
+    if "init" not in results:  # records of before autoencoders
+        results = results.assign(init="scratch")
+    results = results.fillna({"init": "scratch"})
     groups = results.groupby(RECIPE, dropna=False, sort=True)
     return [({**dict(zip(RECIPE, key)), "tasks": rows["tasks"].max()}, rows) for key, rows in groups]
 
@@ -39,8 +43,9 @@ def recipes(results):
 def describe(recipe):
     """The recipe in one line, for a table's caption."""
     speech = "synthetic speech" if recipe["synthetic"] else "real speech"
+    encoder = recipe["encoder"] + ("" if recipe["init"] == "scratch" else f" from {recipe['init']}")
     return (
-        f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {recipe['encoder']}, "
+        f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {encoder}, "
         f"{recipe['protocol']}, rule {recipe['episode_rule']}, {recipe['num_query']} queries, "
         f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, Adam {recipe['learning_rate']:g}, "
         f"tested each {recipe['test_interval']} steps, {recipe['tasks']:.0f} test tasks a cell, "

@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 
-from speakerlib.views.style import GREY, PALETTE, figure_png, new_figure
+from speakerlib.views.style import GREY, MARKERS, PALETTE, figure_png, new_figure
 
 _LOSSES = {"training_loss": ("training", PALETTE[0]), "validation_loss": ("{split}", PALETTE[3])}
+_ERRORS = {"training_error": ("training", PALETTE[0]), "validation_error": ("{split}", PALETTE[3])}
 _ACCURACIES = {
     "training_accuracy": ("training, query", PALETTE[0]),
     "support_accuracy": ("training, support", PALETTE[5]),
@@ -15,15 +16,16 @@ _ACCURACIES = {
 
 
 class LiveCurve:
-    """Redraws loss and accuracy in place as training reports its history: pass it as `on_progress`.
+    """Redraws the curves in place as training reports its history: pass it as `on_progress`.
 
     Drawing takes at most about a twentieth of the time: a report that comes too soon is kept for the next one.
     Call `finish()` after training, so that the last report is drawn. Outside a notebook it draws nothing.
-    title, reference, split: see plot_history.
+    plot: draws a history, as plot_history does; title, reference, split: passed on to it.
     """
 
-    def __init__(self, title=None, reference=None, split="validation"):
+    def __init__(self, title=None, reference=None, split="validation", plot=None):
         self.title, self.reference, self.split = title, reference, split
+        self.plot = plot or plot_history
         self.history = None
         self.png = None  # the last picture
         self._handle, self._next_draw = None, 0.0
@@ -42,7 +44,7 @@ class LiveCurve:
         from IPython.display import Image, display
 
         started = time.monotonic()
-        self.png = figure_png(plot_history(self.history, self.title, self.reference, self.split))
+        self.png = figure_png(self.plot(self.history, self.title, self.reference, self.split))
         if self._handle is None:
             self._handle = display(Image(self.png), display_id=True)
         else:
@@ -75,6 +77,42 @@ def plot_history(history, title=None, reference=None, split="validation"):
     return figure
 
 
+def plot_errors_over_training(history, title=None, reference=None, split="validation"):
+    """An autoencoder's error on what was removed over the steps of its training; the best step is marked.
+
+    history: columns step, training_error, validation_error (mean squared, over the removed values), and the losses,
+    which get a picture of their own where the protocol makes them another number.
+    reference: {label: error of what needs no training}; those far above the curve are only named.
+    """
+    apart = "validation_loss" in history and not np.allclose(
+        *(history[name].dropna() for name in ("validation_loss", "validation_error")))
+    figure, axes = new_figure(10, 3.6, columns=2 if apart else 1, squeeze=False)
+    _draw_lines(axes[0, 0], history, _ERRORS, 1, split)
+    steps, values = _known(history, "validation_error")
+    if len(steps):
+        best = int(np.argmin(values))
+        axes[0, 0].plot(steps[best], values[best], "*", color=PALETTE[6], markersize=12,
+                        label=f"best {split}: {values[best]:.3g} at step {steps[best]:.0f}")
+    for (label, value), line in zip((reference or {}).items(), ("--", ":", "-.")):
+        axes[0, 0].axhline(value, color=GREY, linestyle=line, linewidth=1.2, label=f"{label}: {value:.3g}")
+    known = np.concatenate([_known(history, name)[1] for name in _ERRORS] + [list((reference or {}).values())])
+    least = min((reference or {"": np.inf}).values())
+    if len(known):  # the first steps are far above
+        bottom, top = known.min(), min(known.max(), 1.3 * least)
+        axes[0, 0].set_ylim(bottom - 0.1 * (top - bottom), top + 0.05 * (top - bottom))
+    axes[0, 0].set(title="Error on what was removed", xlabel="training step", ylabel="mean squared error")
+    if apart:
+        _draw_lines(axes[0, 1], history, _LOSSES, 1, split)
+        axes[0, 1].set(title="Loss, divided by all values", xlabel="training step", ylabel="loss as published")
+    for axis in axes[0]:
+        axis.set_xlim(left=0)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(loc="upper right", frameon=True, edgecolor="none", framealpha=0.9)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
 def plot_shots_over_training(histories, num_way=5, title=None, split="validation", axis=None):
     """N-way K-shot accuracy over training for several K in one picture, with the chance line; returns the figure.
 
@@ -98,6 +136,22 @@ def plot_shots_over_training(histories, num_way=5, title=None, split="validation
              ylabel=f"{num_way}-way accuracy on {split} speakers (%)",
              title=title or f"{num_way}-way K-shot accuracy over training")
     _label_ends(axis, ends)
+    return figure
+
+
+def plot_starts(histories, title=None, split="validation"):
+    """Accuracy over training from several starts in one picture; returns the figure.
+
+    histories: {label: history} with the column validation_accuracy in 0..1; split: see plot_history.
+    """
+    figure, axis = new_figure(7.5, 4.2)
+    for colour, marker, (label, history) in zip(PALETTE, MARKERS, histories.items()):
+        steps, values = _known(history, "validation_accuracy")
+        axis.plot(steps, 100 * values, color=colour, marker=marker, markersize=4, label=label)
+    axis.set(xlabel="training step", ylabel=f"accuracy on {split} speakers (%)",
+             title=title or "From scratch and from an autoencoder")
+    axis.set_xlim(left=0)
+    axis.legend(loc="lower right")
     return figure
 
 
