@@ -55,7 +55,8 @@ class Pretraining:
         return front_end.num_mels, num_frames(front_end, round(self.settings.segment_seconds * front_end.sample_rate))
 
     def new_autoencoder(self):
-        """The autoencoder of the settings, untrained; its loss is normalised as the protocol says."""
+        """The autoencoder of the settings, untrained, of the seed; its loss is normalised as the protocol says."""
+        torch.manual_seed(self.settings.seed)
         return ConvAutoencoder(*self.clip_size, normalisation=self.settings.protocol)
 
     def draw(self, step):
@@ -103,7 +104,6 @@ def pretrain(pretraining, run, on_progress=None):
     reconstruction of a few clips in the run's filmstrip.
     """
     settings, features, done = pretraining.settings, pretraining.features, {"step": 0}
-    torch.manual_seed(settings.seed)
     model = pretraining.new_autoencoder()
     film = _film(pretraining, run.folder)
     film(model, 0)
@@ -200,11 +200,16 @@ def _error_per_loss(settings, masks):
 
 
 def _film(pretraining, folder):
-    """A function of (model, step) that adds a frame to the filmstrip of a few clips, each of another speaker."""
+    """A function of (model, step) that adds a frame to the filmstrip of a few clips, each of another speaker.
+
+    They are those of the fixed clips that have the most contrast, so that there is something to see.
+    """
     ids, masks = pretraining.fixed(pretraining.checkpoint_split)
-    speakers = pretraining.segments["speaker"].to_numpy()[ids]
-    chosen = np.sort(np.unique(speakers, return_index=True)[1])[:FILM_CLIPS]
-    frames, masks = pretraining.features.read(ids[chosen]), masks[chosen]
+    frames = pretraining.features.read(ids)
+    order = frames.var(dim=(1, 2, 3)).argsort(descending=True).numpy()
+    speakers = pretraining.segments["speaker"].to_numpy()[ids[order]]
+    chosen = order[np.sort(np.unique(speakers, return_index=True)[1])[:FILM_CLIPS]]
+    frames, masks = frames[chosen], masks[chosen]
     keep_clips(folder, frames, masks)
 
     def film(model, step):
