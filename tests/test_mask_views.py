@@ -150,6 +150,15 @@ def test_the_picture_shows_holes_in_their_own_colour_and_one_scale(autoencoder):
     assert min(np.abs(holes - colour).max() for colour in scale) > 0.2
 
 
+def test_the_picture_says_what_0_is_in_bytes_and_in_levels(autoencoder):
+    filled = filling.fill(autoencoder, noise()[0], filling.mask_of("strips", SIZE, 0.5, 0)[0])
+    for name, meaning in (("compact", "0: the mel's mean, holes included"), ("boccio", "0: the quietest")):
+        figure, axis = style.new_figure()
+        masks.plot_errors(filled.errors, FRONT_ENDS[name], axis)
+        written = [text.get_text().strip() for text in axis.texts]
+        assert meaning in written and f"{masks.in_unit(filled.errors['0'], FRONT_ENDS[name]):.1f}" in written
+
+
 def test_an_update_is_what_drawing_anew_would_be(autoencoder):
     first, second = (filling.fill(autoencoder, noise(seed=seed)[0], filling.mask_of("boxes", SIZE, 0.75, seed)[0])
                      for seed in (0, 1))

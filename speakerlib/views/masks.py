@@ -15,7 +15,7 @@ ERROR_LIMIT_DB = 25
 LEVEL_LIMITS_DB = (-25, 30)  # of mean-normalised speech: nearly all of it, and the same for every clip
 METHODS = {  # name: (as written, colour, marker)
     "autoencoder": ("the autoencoder", PALETTE[3], "o"),
-    "0": ("0: the mel's mean, holes included", GREY, "X"),
+    "0": ("0", GREY, "X"),  # see _label
     "visible mean": ("the mean of what is left of the mel", PALETTE[0], "s"),
     "interpolation": ("lines between what is left", PALETTE[2], "^"),
 }
@@ -92,12 +92,13 @@ def plot_errors(errors, front_end, axis):
     """Bars of the error of each method, {name: root mean square} as a Filling has it."""
     names = [name for name in METHODS if name in errors][::-1]
     values = [in_unit(errors[name], front_end) for name in names]
-    axis.barh(range(len(names)), values, color=[METHODS[name][1] for name in names], height=0.7)
-    for place, (name, value) in enumerate(zip(names, values, strict=True)):
-        axis.text(0, place, f"  {METHODS[name][0]}", va="center", color="white", fontweight="bold", clip_on=True)
-        axis.text(value, place, f" {value:.1f}", va="center")
+    places = np.arange(len(names))
+    axis.barh(places - 0.2, values, color=[METHODS[name][1] for name in names], height=0.4)
+    for place, name, value in zip(places, names, values, strict=True):
+        axis.text(0, place + 0.05, f" {_label(name, front_end)}", va="bottom")
+        axis.text(value, place - 0.2, f" {value:.1f}", va="center")
     axis.set(title="how far off, in the holes", xlabel=f"root mean square error ({_unit(front_end)})", yticks=[],
-             xlim=(0, 1.12 * max(values) or 1))
+             xlim=(0, 1.12 * max(values) or 1), ylim=(-0.5, len(names) - 0.4))
 
 
 def plot_masks(original, masks, front_end, title=None, width=13, height=2.9):
@@ -119,10 +120,10 @@ def plot_error_by_ratio(table, front_end, width=13, height=3.8):
     kinds = list(dict.fromkeys(table["mask"]))
     figure, axes = new_figure(width, height, columns=len(kinds), sharey=True, squeeze=False)
     for axis, kind in zip(axes[0], kinds, strict=True):
-        for name, (label, colour, marker) in METHODS.items():
+        for name, (_, colour, marker) in METHODS.items():
             rows = table[(table["mask"] == kind) & (table["method"] == name)]
             values = in_unit(rows["rms_error"], front_end)
-            axis.plot(rows["mask_ratio"], values, color=colour, marker=marker, label=label)
+            axis.plot(rows["mask_ratio"], values, color=colour, marker=marker, label=_label(name, front_end))
         axis.set(title=kind, xlabel="mask ratio", xticks=sorted(table["mask_ratio"].unique()))
     axes[0, 0].set(ylabel=f"error in the holes ({_unit(front_end)})")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
@@ -170,6 +171,12 @@ def _grid(rows, front_end, title, width, height):
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
+
+
+def _label(name, front_end):
+    if name == "0":
+        return "0: the mel's mean, holes included" if front_end.mean_normalise else "0: the quietest"
+    return METHODS[name][0]
 
 
 def _level(front_end):
