@@ -8,17 +8,20 @@ import pytest
 
 from speakerlib.data.demo_corpus import demo_corpus
 from speakerlib.data.files import project_folder, read_json
-from speakerlib.experiments.parameters import notebook_parameters, notebook_path
+from speakerlib.experiments.parameters import notebook_path
 from speakerlib.experiments.workbook import STEPS, run_notebook, run_workbook
 
 NOTEBOOKS = (
     "00_start_here",
     "01_data_scraping",
     "02_spectrogram_exploration",
+    "03_mae_mask_visualisation",
+    "04_mae_pretraining",
     "05_protonet_training",
     "08_result_tables",
 )
-QUICK = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1, "test_tasks": 20}
+QUICK_TRAINING = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1}
+QUICK = {**QUICK_TRAINING, "test_tasks": 20}
 pytestmark = pytest.mark.slow
 
 
@@ -73,13 +76,24 @@ def test_a_changed_parameter_reaches_the_notebook_and_a_second_run_finds_it_done
         len(record["result"]) == 18 and (folder / "executed.ipynb").exists() and (folder / "best.safetensors").exists()
     )
     assert run_notebook("05_protonet_training", {"num_support": 1, "num_way": 3, **QUICK}) == (folder, False)
-    for notebook, parameters in (("00_start_here", {"seed": 1}), ("02_spectrogram_exploration", {"seed": 1})):
-        folder, ran = run_notebook(
-            notebook, {name: value for name, value in parameters.items() if name in notebook_parameters(notebook)}
-        )
+    for notebook, parameters in (
+        ("00_start_here", {"seed": 1}),
+        ("01_data_scraping", {"num_workers": 1}),
+        ("02_spectrogram_exploration", {"seed": 1}),
+        ("03_mae_mask_visualisation", {"mask": "strips"}),
+    ):
+        folder, ran = run_notebook(notebook, parameters)
         assert ran and read_json(folder / "run.json")["status"] == "complete"
     folder, _ = run_notebook("08_result_tables", {"corpus": "demo"})
     assert "3-way 1-shot" in (folder / "tables.md").read_text(encoding="utf-8")
+
+
+def test_an_autoencoder_of_chapter_04_is_where_chapter_05_starts(demo):
+    pretrained, _ = run_notebook("04_mae_pretraining", QUICK_TRAINING)
+    folder, _ = run_notebook("05_protonet_training", {"num_support": 1, "init": pretrained.name, **QUICK})
+    record = read_json(folder / "run.json")
+    assert record["status"] == "complete" and record["parameters"]["init"] == pretrained.name
+    assert folder != run_notebook("05_protonet_training", {"num_support": 1, **QUICK})[0]
 
 
 def test_as_published_is_labelled_and_meets_fewer_tasks(demo):
@@ -114,7 +128,8 @@ def test_a_failing_notebook_names_its_cell_and_leaves_what_it_did(demo):
 
 
 def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, monkeypatch, capsys):
-    quick = tuple((name, {**parameters, **(QUICK if name.startswith("05") else {})}) for name, parameters in STEPS)
+    shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK}
+    quick = tuple((name, {**parameters, **shorter.get(name, {})}) for name, parameters in STEPS)
     monkeypatch.setattr("speakerlib.experiments.workbook.STEPS", quick)
     run_workbook(str(so762))
     first = capsys.readouterr().out

@@ -21,6 +21,8 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
     ("00_start_here", {}),
     ("01_data_scraping", {"corpus": "practice"}),
     ("02_spectrogram_exploration", {}),
+    ("03_mae_mask_visualisation", {}),
+    ("04_mae_pretraining", {}),
     ("05_protonet_training", {"num_support": 1}),
     ("05_protonet_training", {"num_support": 5}),
     ("05_protonet_training", {"num_support": 10}),
@@ -33,7 +35,7 @@ MAKES_ITS_CORPUS = ("01_data_scraping",)
 def run_workbook(corpus="demo", force=False):
     """Executes all notebooks not yet done on a corpus (a name, or a folder of audio); says where the results are."""
     corpus = find_corpus(corpus)
-    minutes = 5 + 0.15 * corpus.table["duration"].sum() / 3600  # three trainings; features by the hour of speech
+    minutes = 7 + 0.15 * corpus.table["duration"].sum() / 3600  # three trainings; features by the hour of speech
     print(f"{len(STEPS)} notebook runs on {corpus.name}: about {minutes:.0f} minutes on two cores, less what is done")
     folders = []
     for number, (notebook, parameters) in enumerate(STEPS, start=1):
