@@ -40,6 +40,10 @@ def test_the_numbers_in_the_text_are_those_of_the_committed_records():
         elif record["notebook"].startswith("05") and record["parameters"]["num_way"] == 5:
             shots = record["parameters"]["num_support"]
             rows += [row for row in record["result"] if (row["num_way"], row["num_support"]) == (5, shots) == (5, 5)]
+        elif record["notebook"].startswith("04"):
+            (test,) = [row for row in record["result"] if row["split"] == "test"]
+            told = f"is {test['error']:.1f} ({test['low']:.1f} to {test['high']:.1f} over speakers)"
+            assert told in README and f"gives {test['error_0']:.1f}" in README
         elif record["notebook"].startswith("01"):
             for outcome in ("done", "gone", "blocked", "failed"):
                 assert f"{record['result'][outcome]} {outcome}" in README
