@@ -92,13 +92,14 @@ def plot_errors_over_training(history, title=None, reference=None, split="valida
     if len(steps):
         best = int(np.argmin(values))
         axes[0, 0].plot(steps[best], values[best], "*", color=PALETTE[6], markersize=12,
-                        label=f"best {split}: {values[best]:.3g} at step {steps[best]:.0f}")
+                        label=f"best {split}: {_short(values[best])} at step {steps[best]:.0f}")
     for (label, value), line in zip((reference or {}).items(), ("--", ":", "-.")):
-        axes[0, 0].axhline(value, color=GREY, linestyle=line, linewidth=1.2, label=f"{label}: {value:.3g}")
-    known = np.concatenate([_known(history, name)[1] for name in _ERRORS] + [list((reference or {}).values())])
-    least = min((reference or {"": np.inf}).values())
-    if len(known):  # the first steps are far above
-        bottom, top = known.min(), min(known.max(), 1.3 * least)
+        axes[0, 0].axhline(value, color=GREY, linestyle=line, linewidth=1.2, label=f"{label}: {_short(value)}")
+    curves = [values for _, values in (_known(history, name) for name in _ERRORS) if len(values)]
+    if curves:  # the first steps are far above
+        heights = [*np.concatenate(curves), *(reference or {}).values()]
+        wanted = 1.3 * max(min(heights), *(values[-1] for values in curves))
+        bottom, top = min(heights), min(max(heights), wanted)
         axes[0, 0].set_ylim(bottom - 0.1 * (top - bottom), top + 0.05 * (top - bottom))
     axes[0, 0].set(title="Error on what was removed", xlabel="training step", ylabel="mean squared error")
     if apart:
@@ -107,7 +108,7 @@ def plot_errors_over_training(history, title=None, reference=None, split="valida
     for axis in axes[0]:
         axis.set_xlim(left=0)
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(loc="upper right", frameon=True, edgecolor="none", framealpha=0.9)
+            axis.legend(frameon=True, edgecolor="none", framealpha=0.9)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
@@ -174,6 +175,10 @@ def _mark_best(axis, history, split):
         best = int(np.argmax(values))
         axis.plot(steps[best], 100 * values[best], "*", color=PALETTE[6], markersize=12,
                   label=f"best {split}: {100 * values[best]:.1f} % at step {steps[best]:.0f}")
+
+
+def _short(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _known(history, column):
