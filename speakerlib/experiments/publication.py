@@ -3,6 +3,7 @@
 import shutil
 
 from speakerlib.data.files import atomic_path, check_name, project_folder, write_json
+from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_runs
 
 
@@ -27,7 +28,8 @@ def publish(corpus):
             continue
         prefix = run["notebook"][:2]
         if prefix == "05":
-            prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}"
+            pretrained = isinstance(run.get("init"), str) and run["init"] != SCRATCH  # NaN: of before autoencoders
+            prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}" + "_pretrained" * pretrained
         for picture in sorted((run["folder"] / "figures").glob("*.png")):
             _copy(picture, folder / f"{prefix}_{picture.name}")
         if (run["folder"] / "tables.md").exists():
