@@ -1,13 +1,14 @@
 """Asks the archives' server for files with a key or a password that appears in no message, log or file."""
 
 import getpass
-import ipaddress
 import logging
 import os
 import re
 import sys
 from contextlib import contextmanager, suppress
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urljoin, urlsplit
+
+from speakerlib.data.loopback import is_loopback
 
 _SECRET_NAME = re.compile(r"key|token|auth|pass|pwd|secret|signature|credential|^(sig|k|user)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"(?=(.*\d){4})(?=.*[A-Za-z])[\w+=~-]{20,}")
@@ -36,7 +37,7 @@ def check_template(template):
     if parts.username is not None or parts.password is not None:
         raise ValueError("the URL template holds a user or a password: take them out of it, and set VOXCELEB_USER and "
                          "VOXCELEB_PASSWORD.")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(f"the URL template asks {host} by http, which shows the key to everyone on the way: write "
                          "https.")
     asked = f"{parts.path}?{parts.query}"  # what follows # is never sent
@@ -88,7 +89,7 @@ def connection(template, credentials, timeout=60.0):
         auth = requests.auth.HTTPBasicAuth(*(credentials[name].encode() for name in ("user", "password")))
     with requests.Session() as session, _redacted_logs(secrets):
         session.get_redirect_target = lambda response: None  # redirects are ours to judge
-        session.trust_env = not _is_loopback(urlsplit(template).hostname)
+        session.trust_env = not is_loopback(urlsplit(template).hostname)
 
         def get(file, offset=0):
             url = template.replace("{file}", quote(file, safe="")).replace(
@@ -131,7 +132,7 @@ def _follow(url, location, secrets):
     try:
         target = urljoin(url, location)
         parts, plain = urlsplit(target), unquote_plus(unquote_plus(target))
-        if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
             reason = "an address without https"
         elif parts.username is not None or parts.password is not None:
             reason = "an address that holds a user or a password"
@@ -179,13 +180,6 @@ def _forms(secret):
 def _origin(url):
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-
-
-def _is_loopback(host):
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _no_auth(request):  # given to requests, it keeps a .netrc file's passwords out

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from speakerlib.data.loopback import is_loopback
 from speakerlib.data.scraping.outcomes import classify
 
 # What keeps every video from being written, not just this one.
@@ -123,7 +124,7 @@ def _parameters(url, folder, cookies, timeout, patience, log):
     }
     if cookies is not None:
         parameters["cookiefile"] = io.StringIO(read_cookies(cookies))  # yt-dlp writes back to what it read
-    if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
+    if is_loopback(urlsplit(url).hostname):
         parameters["proxy"] = ""  # one that the environment names does not lead to this computer
     return parameters
 

@@ -1,7 +1,6 @@
 """Scrapes a list of videos: asks each at a steady rate, writes down what came of it, and can be stopped at any time."""
 
 import heapq
-import ipaddress
 import math
 import shutil
 import time
@@ -13,6 +12,7 @@ from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
 from speakerlib.data.files import write_table
+from speakerlib.data.loopback import is_loopback
 from speakerlib.data.scraping.cutting import samples_digest
 from speakerlib.data.scraping.download import read_cookies
 from speakerlib.data.scraping.fetching import STAGING, Fetched, fetch_video
@@ -88,12 +88,7 @@ def scrape(url_directory, output, *, url_template=YOUTUBE, num_workers=2, rate=N
 
 def default_rate(url_template):
     """Videos an hour that a host bears: None, without limit, for this computer; 240 elsewhere."""
-    host = urlsplit(url_template).hostname
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        local = False
-    return None if local else 240
+    return None if is_loopback(urlsplit(url_template).hostname) else 240
 
 
 def check_template(url_template):
