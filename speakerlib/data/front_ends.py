@@ -67,6 +67,11 @@ def front_end(name):
     return FRONT_ENDS[name]
 
 
+def clip_size(front_end, segment_seconds):
+    """(mels, frames) of a segment of so many seconds."""
+    return front_end.num_mels, num_frames(front_end, round(segment_seconds * front_end.sample_rate))
+
+
 def num_frames(front_end, num_samples):
     """Frames of a clip of num_samples: they are centred, so the outer ones reach over its ends."""
     return 1 + num_samples // front_end.hop_length

@@ -65,6 +65,11 @@ PARAMETERS = {  # name: (what is expected, check)
 }
 
 
+def checkpoint_split(protocol):
+    """Whose clips or tasks choose a checkpoint: those of validation speakers, except as published."""
+    return "test" if protocol == "as_published" else "validation"
+
+
 def notebook_path(notebook):
     """notebooks/<notebook>.ipynb; FileNotFoundError that names the nearest one."""
     folder = project_folder() / "notebooks"

@@ -9,16 +9,14 @@ import torch
 
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.features import prepare_features, segment_table
-from speakerlib.data.front_ends import FRONT_ENDS, identifier, num_frames
+from speakerlib.data.front_ends import FRONT_ENDS, clip_size, identifier
 from speakerlib.experiments.evaluation import interval_over_speakers
 from speakerlib.experiments.filling import GUESSES, guess, reconstruct
 from speakerlib.experiments.filmstrip import keep_clips, keep_reconstruction
-from speakerlib.experiments.pretrained import read_autoencoder
+from speakerlib.experiments.parameters import checkpoint_split
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.autoencoder import ConvAutoencoder
 from speakerlib.models.masks import draw_masks
-
-__all__ = ["open_pretraining", "pretrain", "evaluate", "Pretraining", "read_autoencoder"]
 
 CHECK_CLIPS = 256  # at most so many tell how well an autoencoder does
 FILM_CLIPS = 4
@@ -46,13 +44,12 @@ class Pretraining:
     @property
     def checkpoint_split(self):
         """Where checkpoints are chosen: validation speakers, except as published."""
-        return "test" if self.settings.protocol == "as_published" else "validation"
+        return checkpoint_split(self.settings.protocol)
 
     @property
     def clip_size(self):
         """(mels, frames) of a clip."""
-        front_end = FRONT_ENDS[self.settings.front_end]
-        return front_end.num_mels, num_frames(front_end, round(self.settings.segment_seconds * front_end.sample_rate))
+        return clip_size(FRONT_ENDS[self.settings.front_end], self.settings.segment_seconds)
 
     def new_autoencoder(self):
         """The autoencoder of the settings, untrained, of the seed; its loss is normalised as the protocol says."""

@@ -9,7 +9,7 @@ import torch
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.episodes import EpisodeSampler, default_rule
 from speakerlib.data.features import CONDITIONS, prepare_features, segment_table
-from speakerlib.data.front_ends import FRONT_ENDS, identifier, num_frames
+from speakerlib.data.front_ends import FRONT_ENDS, clip_size, identifier
 from speakerlib.experiments.checkpoints import check_weights
 from speakerlib.experiments.evaluation import (
     embed,
@@ -18,6 +18,7 @@ from speakerlib.experiments.evaluation import (
     transductive_accuracy,
     with_intervals,
 )
+from speakerlib.experiments.parameters import checkpoint_split
 from speakerlib.experiments.pretrained import SCRATCH, read_encoder
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.encoders import build_encoder
@@ -61,7 +62,7 @@ class Experiment:
     @property
     def checkpoint_split(self):
         """Where checkpoints are chosen: validation speakers, except as published."""
-        return "test" if self.settings.protocol == "as_published" else "validation"
+        return checkpoint_split(self.settings.protocol)
 
     @cached_property
     def checkpoint_num_way(self):
@@ -71,9 +72,8 @@ class Experiment:
 
     def new_encoder(self):
         """The encoder of the settings, untrained, for this front end and segment length."""
-        front_end = FRONT_ENDS[self.settings.front_end]
-        frames = num_frames(front_end, round(self.settings.segment_seconds * front_end.sample_rate))
-        return build_encoder(self.settings.encoder, front_end.num_mels, frames)
+        size = clip_size(FRONT_ENDS[self.settings.front_end], self.settings.segment_seconds)
+        return build_encoder(self.settings.encoder, *size)
 
     @cached_property
     def pretrained(self):

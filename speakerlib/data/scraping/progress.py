@@ -5,10 +5,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from speakerlib.data.audio import SAMPLE_RATE
+from speakerlib.data.scraping import outcomes
 from speakerlib.data.scraping.ledger import State
 from speakerlib.data.scraping.outcomes import STOPPING, advice
 
-OUTCOMES = ("done", "gone", "blocked", "failed", "pending")
+OUTCOMES = (*outcomes.OUTCOMES, "pending")
 STOP_AFTER_FAILED = 10  # different videos in a row
 _GO_ON = "What is done is kept, and what was refused or failed does not count as gone: the same command goes on."
 
