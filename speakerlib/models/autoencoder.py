@@ -1,10 +1,25 @@
-"""The masked autoencoder of work A: fills in what was removed from a spectrogram, and so trains an encoder."""
+"""Masked autoencoders: networks that fill in what was removed from a spectrogram, and so train an encoder."""
 
 from torch import nn
 from torch.nn import functional as F
 
 from speakerlib.models.encoders import CHANNELS, ConvEncoder
 from speakerlib.models.objectives import reconstruction_loss
+from speakerlib.models.targets import check_target, to_target
+
+
+def build_autoencoder(encoder, num_mels, num_frames, normalisation="corrected", target="clip"):
+    """A new autoencoder around the encoder of that name, for clips of (1, num_mels, num_frames).
+
+    It is called as model(frames, mask, clean=None) and returns (loss, reconstruction, mask), all of the clip's shape:
+    frames is what it sees where mask is False; clean is what it has to predict where mask is True, for an input that
+    went through a channel (default: frames). The reconstruction is in the target's units (see targets.from_target).
+    Its part `encoder` has the names and shapes of build_encoder(encoder, num_mels, num_frames). normalisation: see
+    reconstruction_loss; target: see to_target. Raises ValueError for an unknown name and a clip too small.
+    """
+    if encoder not in AUTOENCODERS:
+        raise ValueError(f"encoder={encoder!r}: expected one of {', '.join(AUTOENCODERS)}.")
+    return AUTOENCODERS[encoder](num_mels, num_frames, normalisation, target)
 
 
 class ConvAutoencoder(nn.Module):
@@ -12,22 +27,24 @@ class ConvAutoencoder(nn.Module):
 
     Each decoder block is max-unpooling, ReLU, normalisation and a transposed convolution 3 x 3; the last one ends
     in one channel. `encoder` is a ConvEncoder, with the names and shapes that chapter 05 trains on.
-    normalisation: see reconstruction_loss.
+    normalisation: see reconstruction_loss; target: see to_target.
     """
 
-    def __init__(self, num_mels, num_frames, normalisation="corrected"):
+    def __init__(self, num_mels, num_frames, normalisation="corrected", target="clip"):
         super().__init__()
-        self.normalisation = normalisation
+        check_target(target)
+        self.normalisation, self.target = normalisation, target
         self.encoder = ConvEncoder(num_mels, num_frames)
         mirrored = list(zip(CHANNELS, (1, *CHANNELS[:-1])))[::-1]  # (64, 64), ..., (16, 1)
         self.decoder = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.BatchNorm2d(before), nn.ConvTranspose2d(before, after, 3, padding=1))
             for before, after in mirrored)
 
-    def forward(self, frames, mask):
+    def forward(self, frames, mask, clean=None):
         """(loss, reconstruction, mask) of frames (batch, 1, mels, frames); mask, of the same shape: True is removed.
 
-        The encoder sees 0 where frames were removed: the quietest of `boccio`, the mean of `compact`.
+        The encoder sees 0 where frames were removed: the quietest of `boccio`, the mean of `compact`. clean: what to
+        predict, where that is not frames.
         """
         values, kept = frames.masked_fill(mask, 0), []
         for block in self.encoder.blocks:
@@ -36,4 +53,8 @@ class ConvAutoencoder(nn.Module):
             kept.append((indices, before.shape))
         for block, (indices, shape) in zip(self.decoder, reversed(kept)):
             values = block(F.max_unpool2d(values, indices, 2, output_size=shape))
-        return reconstruction_loss(values, frames, mask, self.normalisation), values, mask
+        wanted = to_target(frames if clean is None else clean, self.target)
+        return reconstruction_loss(values, wanted, mask, self.normalisation), values, mask
+
+
+AUTOENCODERS = {"conv6": ConvAutoencoder}  # by the name of the encoder
