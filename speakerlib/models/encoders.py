@@ -4,6 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from speakerlib.models.transformer import TransformerEncoder
+
 CHANNELS = (16, 32, 64, 64, 64, 64)
 
 
@@ -36,7 +38,7 @@ class ConvEncoder(nn.Module):
         return self.blocks(frames).flatten(1)  # (batch, dim)
 
 
-ENCODERS = {"conv6": ConvEncoder}
+ENCODERS = {"conv6": ConvEncoder, "transformer": TransformerEncoder}
 
 
 def build_encoder(name, num_mels, num_frames):
