@@ -1,0 +1,199 @@
+"""Errors of speaker verification: misses and false alarms by one sort, EER, minDCF, and intervals over speakers."""
+
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+
+P_TARGETS = (0.01, 0.001)  # prior probabilities of a target, for minDCF
+
+
+def det_points(scores, labels):
+    """Both error rates at every threshold: (false_alarm, miss, threshold), three float arrays, thresholds rising.
+
+    scores: (trials,), higher for voices more alike; labels: (trials,), 1 for a target trial (one speaker), 0 for a
+    non-target (two). A trial is accepted if its score is at least the threshold, so trials of one score stand or fall
+    together. The last threshold is infinite: nothing is accepted. Raises ValueError for an empty list, scores that are
+    not finite, labels that are not 0 or 1, or labels of one kind only.
+    """
+    scores, labels = _check(scores, labels)
+    order = np.argsort(scores)
+    threshold, target = scores[order], labels[order]
+    del order  # a long list's peak is here
+    ends = _ends(threshold)
+    false_alarm, miss = _rates(np.cumsum(target)[ends], ends + 1)
+    return false_alarm, miss, np.append(threshold[ends], np.inf)
+
+
+def equal_error_rate(false_alarm, miss):
+    """The rate at which both errors are equal, on the straight line between the two points where they cross.
+
+    false_alarm (falling), miss (rising): as det_points returns them. Published values that take the nearest point
+    instead (as Kye et al. 2020) differ by at most one trial's share.
+    """
+    gap = miss - false_alarm
+    after = np.searchsorted(gap, 0)  # gap rises from -1, all accepted, to 1
+    share = gap[after - 1] / (gap[after - 1] - gap[after])
+    return float(false_alarm[after - 1] + share * (false_alarm[after] - false_alarm[after - 1]))
+
+
+def min_dcf(false_alarm, miss, p_target):
+    """The least detection cost over all thresholds (NIST), both errors costing 1, targets having prior p_target.
+
+    Divided by the cost of the better system that never listens, min(p_target, 1 - p_target), so that 1 is useless.
+    """
+    if not 0 < p_target < 1:
+        raise ValueError(f"p_target={p_target!r}: expected a probability between 0 and 1, such as 0.01.")
+    return float((p_target * miss + (1 - p_target) * false_alarm).min() / min(p_target, 1 - p_target))
+
+
+def verification_errors(scores, labels):
+    """{eer, min_dcf_0.01, min_dcf_0.001, threshold, targets, non_targets} of a list of scored trials (see det_points).
+
+    threshold: the score at which the two errors are nearest to each other.
+    """
+    false_alarm, miss, threshold = det_points(scores, labels)
+    targets = int(np.count_nonzero(labels))
+    return {**_summary(false_alarm, miss), "threshold": float(threshold[np.abs(miss - false_alarm).argmin()]),
+            "targets": targets, "non_targets": len(labels) - targets}
+
+
+def errors_with_intervals(scores, labels, enrolment_speakers, test_speakers, seed=0, draws=1000):
+    """{eer: (value, low, high), min_dcf_0.01: ..., min_dcf_0.001: ...} with 95 % bootstrap intervals over speakers.
+
+    enrolment_speakers, test_speakers: (trials,) names. Speakers are drawn again, with all their trials: a target trial
+    counts as often as its speaker was drawn, a non-target trial as often as the product of its two (the vertex
+    bootstrap, Snijders and Borgatti 1999), since one voice that is easily mistaken spoils many trials at once.
+    """
+    values = _summary(*det_points(scores, labels)[:2])
+    scores, labels = _check(scores, labels)
+    pairs = _pairs(labels, enrolment_speakers, test_speakers)
+    drawn = _bootstrap([_rank(scores, labels, *pairs[:2])], pairs.speakers, seed, draws)
+    return {name: (values[name], *_limits(part)) for name, part in zip(values, drawn[:, 0].T)}
+
+
+def paired_errors(scores, other, labels, enrolment_speakers, test_speakers, seed=0, draws=1000):
+    """{eer: (difference, low, high), ...}: errors of one method less those of another on the same trials.
+
+    scores, other: (trials,), or (seeds, trials), row i of both being of one seed; the errors are averaged over them.
+    low, high: the 95 % interval over speakers and seeds, both drawn again, for both methods alike. The methods are
+    apart if it excludes 0; below 0 the first one errs less.
+    """
+    scores, other = np.atleast_2d(np.asarray(scores)), np.atleast_2d(np.asarray(other))
+    if scores.shape != other.shape:
+        raise ValueError(f"scores of shapes {scores.shape} and {other.shape}: expected both methods on the same trials "
+                         "and seeds, (seeds, trials).")
+    values = [[_summary(*det_points(row, labels)[:2]) for row in part] for part in (scores, other)]
+    pairs = _pairs(_check(scores[0], labels)[1], enrolment_speakers, test_speakers)
+    ranked = [_rank(*_check(row, labels), *pairs[:2]) for row in (*scores, *other)]
+    drawn = _bootstrap(ranked, pairs.speakers, seed, draws).reshape(draws, 2, len(scores), -1)
+    again = np.random.default_rng((seed, 1)).integers(len(scores), size=(draws, len(scores)))
+    apart = (drawn[:, 0] - drawn[:, 1])[np.arange(draws)[:, None], again].mean(axis=1)  # (draws, measures)
+    return {name: (float(np.mean([a[name] - b[name] for a, b in zip(*values)])), *_limits(part))
+            for name, part in zip(values[0][0], apart.T)}
+
+
+_Pairs = namedtuple("_Pairs", "one other speakers")
+_Ranked = namedtuple("_Ranked", "one other target ends")  # trials in the order of their scores
+
+
+def _summary(false_alarm, miss):
+    return {"eer": equal_error_rate(false_alarm, miss),
+            **{f"min_dcf_{p}": min_dcf(false_alarm, miss, p) for p in P_TARGETS}}
+
+
+def _check(scores, labels):
+    """Both as arrays, float (trials,) and bool (trials,)."""
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim != 1 or scores.shape != labels.shape:
+        raise ValueError(f"scores of shape {scores.shape} and labels of shape {labels.shape}: expected one score and "
+                         "one label a trial, (trials,).")
+    if not len(scores):
+        raise ValueError("the list of trials is empty: expected target and non-target trials. Is the list of another "
+                         "corpus or split?")
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float64)
+    finite = np.isfinite(scores)
+    if not finite.all():
+        first = int(np.flatnonzero(~finite)[0])
+        raise ValueError(f"{np.count_nonzero(~finite):,} of {len(scores):,} scores are not finite numbers, the first "
+                         f"that of trial {first}: {scores[first]}. Look at the embeddings of its utterances: silence, "
+                         "or a training that diverged?")
+    target = labels == 1
+    wrong = ~target & (labels != 0)
+    if wrong.any():
+        raise ValueError(f"labels such as {labels[wrong][0]!r}: expected 1 for one speaker, 0 for two.")
+    if target.all() or not target.any():
+        kind, missing = ("target", "non-target") if target.all() else ("non-target", "target")
+        raise ValueError(f"all {len(target):,} trials are {kind} trials: expected some {missing} trials, too, since "
+                         "an error rate needs both.")
+    return scores, target
+
+
+def _ends(values):
+    """Last index of each run of equal values (sorted)."""
+    return np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
+
+
+def _rates(targets, trials):
+    """(false_alarm, miss) from how many target trials, and trials, there are up to each distinct score."""
+    num_targets, num_non_targets = targets[-1], trials[-1] - targets[-1]
+    false_alarm, miss = np.empty((2, len(targets) + 1))
+    false_alarm[0], miss[0] = 1, 0
+    np.divide(targets, num_targets, out=miss[1:])
+    np.subtract(targets, trials, out=false_alarm[1:])  # minus the non-targets below; in place, for long lists
+    false_alarm[1:] += num_non_targets
+    false_alarm[1:] /= num_non_targets
+    return false_alarm, miss
+
+
+def _pairs(target, enrolment_speakers, test_speakers):
+    """Codes of the speakers of each trial; for a target trial, `other` is a code beyond all speakers."""
+    for what, names in (("enrolment", enrolment_speakers), ("test", test_speakers)):
+        if np.shape(names) != target.shape:
+            raise ValueError(f"{what} speakers of shape {np.shape(names)} for {len(target):,} trials: expected one a "
+                             "trial.")
+    both = np.concatenate([np.asarray(enrolment_speakers), np.asarray(test_speakers)])
+    codes, names = pd.factorize(both)
+    one, other = codes.reshape(2, -1)
+    if (codes < 0).any() or ((one == other) != target).any():
+        row = int(np.flatnonzero((one == other) != target)[0]) if (codes >= 0).all() else int((codes < 0).argmax())
+        row %= len(target)
+        raise ValueError(f"trial {row} is labelled {int(target[row])} and has the speakers {both[row]!r} and "
+                         f"{both[row + len(target)]!r}: expected 1 for the same speaker, 0 for two. Are the speakers "
+                         "in the order of the trials?")
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} speaker: an interval over speakers needs several.")
+    return _Pairs(one, np.where(target, len(names), other), len(names))
+
+
+def _rank(scores, target, one, other):
+    order = np.argsort(scores)
+    return _Ranked(one[order].astype(np.int32), other[order].astype(np.int32), target[order], _ends(scores[order]))
+
+
+def _bootstrap(ranked, num_speakers, seed, draws):
+    """Errors (draws, len(ranked), measures) of every list of scores under the same draws; NaN without both kinds."""
+    from tqdm.auto import trange
+
+    random = np.random.default_rng(seed)
+    errors = np.full((draws, len(ranked), 1 + len(P_TARGETS)), np.nan)
+    for draw in trange(draws, desc="Bootstrap", delay=5, leave=False):
+        weights = np.bincount(random.integers(num_speakers, size=num_speakers), minlength=num_speakers)
+        weights = np.append(weights, 1)  # what a target trial's own speaker is multiplied by
+        for place, trials in enumerate(ranked):
+            weight = weights[trials.one] * weights[trials.other]
+            targets = np.cumsum(weight * trials.target)[trials.ends]
+            total = np.cumsum(weight)[trials.ends]
+            if 0 < targets[-1] < total[-1]:
+                errors[draw, place] = list(_summary(*_rates(targets, total)).values())
+    return errors
+
+
+def _limits(values):
+    """95 % interval of draws; those that held one kind of trial only tell nothing."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        raise ValueError(f"none of {len(values)} draws of speakers held both kinds of trials; use more draws or "
+                         "more speakers.")
+    return tuple(float(value) for value in np.percentile(known, [2.5, 97.5]))
