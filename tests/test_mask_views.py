@@ -45,8 +45,8 @@ def autoencoder():
     return ConvAutoencoder(64, 151).eval()
 
 
-FACTS = {"front_end": "compact", "segment_seconds": 1.5, "num_mels": 64, "num_frames": 151, "mask": "boxes",
-         "mask_ratio": 0.75, "step": 300, "corpus": "demo", "synthetic": True}
+FACTS = {"encoder": "conv6", "front_end": "compact", "segment_seconds": 1.5, "num_mels": 64, "num_frames": 151,
+         "mask": "boxes", "mask_ratio": 0.75, "step": 300, "corpus": "demo", "synthetic": True}
 
 
 def titles_of(figure):

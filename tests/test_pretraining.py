@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
 from speakerlib.data.demo_corpus import demo_corpus
-from speakerlib.experiments import protonet
+from speakerlib.experiments import nine_cells, protonet
 from speakerlib.experiments.evaluation import paired_interval
 from speakerlib.experiments.filmstrip import read_filmstrip
 from speakerlib.experiments.parameters import check_parameters, notebook_parameters
@@ -215,7 +215,7 @@ def test_chapter_05_is_compared_with_its_run_from_scratch_on_the_same_tasks(data
     experiment = protonet.open_experiment(few_shot(init=run.folder.name))
     pretrained = start_run(PROTONET, experiment.settings, experiment.corpus)
     encoder, _ = protonet.train_protonet(experiment, pretrained)
-    pretrained.finish(protonet.nine_cells(experiment, encoder, pretrained, progress=False))
+    pretrained.finish(nine_cells.nine_cells(experiment, encoder, pretrained, progress=False))
     capsys.readouterr()
     assert scratch_run(experiment) is None and beside_scratch(experiment, encoder, pretrained, None).empty
     said = capsys.readouterr().out
@@ -225,7 +225,7 @@ def test_chapter_05_is_compared_with_its_run_from_scratch_on_the_same_tasks(data
     assert scratch_run(plain) is None and "random weights" in capsys.readouterr().out
     scratch = start_run(PROTONET, plain.settings, plain.corpus)
     other, _ = protonet.train_protonet(plain, scratch)
-    scratch.finish(protonet.nine_cells(plain, other, scratch, progress=False))
+    scratch.finish(nine_cells.nine_cells(plain, other, scratch, progress=False))
     table = beside_scratch(experiment, encoder, pretrained, scratch_run(experiment), progress=False)
     for name, its in (("pretrained", pretrained), ("scratch", scratch)):
         cells = [row["accuracy"] for row in its.record["result"] if row["accuracy"] is not None]
@@ -271,7 +271,7 @@ def test_a_checkpoint_that_does_not_fit_says_why(data, tmp_path):
     refused(name[:-1], f"did you mean '{name}'", FileNotFoundError)
     refused(tmp_path / "absent", "no such run", FileNotFoundError)
     refused(tmp_path, "is no run")
-    with pytest.raises(ValueError, match="front_end='compact' and segment_seconds=1.0; .* 'compact' and 1.1"):
+    with pytest.raises(ValueError, match="front_end='compact', segment_seconds=1.0; .*'compact', segment_seconds=1.1"):
         protonet.open_experiment(few_shot(init=name, segment_seconds=1.1))
     experiment = protonet.open_experiment(few_shot(init=str(exported)))
     other = start_run(PROTONET, experiment.settings, experiment.corpus)

@@ -7,8 +7,9 @@ import pytest
 
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
+from speakerlib.experiments.nine_cells import nine_cells
 from speakerlib.experiments.parameters import notebook_parameters
-from speakerlib.experiments.protonet import nine_cells, open_experiment, train_protonet
+from speakerlib.experiments.protonet import open_experiment, train_protonet
 from speakerlib.experiments.records import start_run
 
 

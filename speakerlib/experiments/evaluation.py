@@ -96,6 +96,13 @@ def interval_over_speakers(accuracy, speakers, seed=0, draws=2000):
     return tuple(float(value) for value in np.percentile(means, [2.5, 97.5]))
 
 
+def accuracy_by_speaker(accuracy, speakers):
+    """{speaker: accuracy of its queries in all tasks}; accuracy, speakers: (tasks, way)."""
+    names, codes = np.unique(speakers, return_inverse=True)
+    means = np.bincount(codes.ravel(), accuracy.ravel()) / np.bincount(codes.ravel())
+    return {str(name): round(float(mean), 5) for name, mean in zip(names, means)}
+
+
 def paired_interval(accuracy, other, speakers):
     """How much more accurate one method is than another on the same episodes: (difference, low, high).
 

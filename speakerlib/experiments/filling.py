@@ -12,8 +12,9 @@ from speakerlib.data.features import prepare_features
 from speakerlib.data.front_ends import compute, normalise
 from speakerlib.experiments.filmstrip import Filmstrip, read_filmstrip
 from speakerlib.experiments.records import read_runs
-from speakerlib.models.autoencoder import ConvAutoencoder
+from speakerlib.models.autoencoder import build_autoencoder
 from speakerlib.models.masks import draw_masks
+from speakerlib.models.targets import from_target
 
 PRETRAINING = "04_mae_pretraining"
 
@@ -101,7 +102,15 @@ def mask_of(mask, shape, mask_ratio, seed, unit=None):
 
 
 def reconstruct(autoencoder, frames, removed):
-    """The reconstruction (batch, 1, mels, frames) in eval mode, without touching the autoencoder's mode."""
+    """The reconstruction (batch, 1, mels, frames) in eval mode, in the values that the network sees.
+
+    What the autoencoder's target leaves out (a mean, or the level and contrast of a patch) is taken from the original.
+    """
+    return from_target(predict(autoencoder, frames, removed), frames, autoencoder.target)
+
+
+def predict(autoencoder, frames, removed):
+    """The autoencoder's output in eval mode, in the values of its target, without touching the autoencoder's mode."""
     was_training = autoencoder.training
     autoencoder.eval()
     try:
@@ -202,7 +211,7 @@ def filmstrip_for(corpus, autoencoder, facts, frames, removed):
             continue
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        untrained = ConvAutoencoder(facts["num_mels"], facts["num_frames"])
+        untrained = build_autoencoder(facts["encoder"], facts["num_mels"], facts["num_frames"])
     filled = [reconstruct(model, frames, removed)[:, 0].numpy() for model in (untrained, autoencoder)]
     film = Filmstrip(np.array([0, facts["step"]]), frames[:, 0].numpy(), removed[:, 0].numpy(), np.stack(filled))
     return film, (f"an untrained network and this one; for a picture of each stage between: speakerlib run "

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 from speakerlib.data.files import project_folder
 from speakerlib.data.front_ends import FRONT_ENDS
+from speakerlib.experiments.augmentation import AUGMENTS
 from speakerlib.models.encoders import ENCODERS
 from speakerlib.models.masks import MASKS
+from speakerlib.models.targets import TARGETS
 
 
 def whole(least, most=2**31 - 1):
@@ -50,7 +52,13 @@ PARAMETERS = {  # name: (what is expected, check)
     "segment_seconds": number(0, 60),
     "mask": choice(*MASKS),
     "mask_ratio": between(0, 1),
+    "target": choice(*TARGETS),
+    "augment": choice(*AUGMENTS),
     "init": TEXT,
+    "labelled_speakers": whole(0),
+    "frozen_blocks": whole(0),
+    "layer_decay": number(0, 1),
+    "norm_statistics": choice("batch", "pretrained", "unlabelled"),
     "protocol": choice("corrected", "as_published"),
     "condition": choice("recorded", "changed"),
     "episode_rule": choice("auto", "segment", "utterance", "session"),

@@ -12,7 +12,7 @@ from speakerlib.data.files import data_folder, project_folder
 from speakerlib.data.front_ends import FRONT_ENDS, identifier
 from speakerlib.experiments.checkpoints import load_weights, save_weights
 from speakerlib.experiments.records import Run
-from speakerlib.models.autoencoder import ConvAutoencoder
+from speakerlib.models.autoencoder import ConvAutoencoder, build_autoencoder
 
 NOTEBOOK = "04_mae_pretraining"
 SCRATCH = "scratch"  # the value of `init` that starts from random weights
@@ -20,35 +20,36 @@ DEMO = "demo"  # the autoencoder that ships
 DEMO_WEIGHTS = project_folder() / "speakerlib" / "weights" / "demo_autoencoder.safetensors"
 _NEEDED = ("front_end", "front_end_identifier", "segment_seconds", "num_mels", "num_frames", "mask", "mask_ratio",
            "protocol", "corpus", "synthetic", "step")
+_FIRST = {"encoder": "conv6", "target": "clip", "augment": "none"}  # all there was when the oldest were trained
 
 
 def read_autoencoder(init=DEMO):
     """(autoencoder in eval mode, facts) of a complete run of chapter 04: its id or folder; or of a file.
 
     init: a run id, a run's folder, a .safetensors file that export_autoencoder wrote, or "demo": the one that ships,
-    trained on synthetic speech. facts: front_end, segment_seconds, num_mels, num_frames, mask, mask_ratio, protocol,
-    corpus, synthetic, step (of the weights), run, and sha256 of the file.
+    trained on synthetic speech. facts: encoder, front_end, segment_seconds, num_mels, num_frames, mask, mask_ratio, target,
+    augment, protocol, corpus, synthetic, step (of the weights), run, and sha256 of the file.
 
     Raises FileNotFoundError if there is no such run or file; ValueError if it is a run of another notebook, an
     unfinished one, a file that is truncated or of another network, or of a front end that has changed since.
     """
     place = _find(str(init))
     path, facts = _of_run(place) if place.is_dir() else (place, _facts_in(place))
-    facts = _checked(facts, path)
-    model = ConvAutoencoder(facts["num_mels"], facts["num_frames"], facts["protocol"])
+    facts = _FIRST | _checked(facts, path)
+    model = build_autoencoder(facts["encoder"], facts["num_mels"], facts["num_frames"], facts["protocol"],
+                              facts["target"])
     load_weights(model, path)
     return model.eval(), {**facts, "sha256": sha256(path.read_bytes()).hexdigest()}
 
 
-def read_encoder(init, front_end, segment_seconds):
-    """(encoder, facts) of an autoencoder; ValueError if it was trained on other clips than these."""
+def read_encoder(init, encoder, front_end, segment_seconds):
+    """(encoder, facts) of an autoencoder; ValueError if it is another encoder, or was trained on other clips."""
     model, facts = read_autoencoder(init)
-    asked = {"front_end": front_end, "segment_seconds": float(segment_seconds)}
+    asked = {"encoder": encoder, "front_end": front_end, "segment_seconds": float(segment_seconds)}
     if any(facts[name] != value for name, value in asked.items()):
-        raise ValueError(f"init={str(init)!r} was trained with front_end={facts['front_end']!r} and "
-                         f"segment_seconds={facts['segment_seconds']}; this training asks for {front_end!r} and "
-                         f"{segment_seconds}. Use the same here, or pretrain with these: speakerlib run {NOTEBOOK} "
-                         f"-p front_end {front_end} -p segment_seconds {segment_seconds}")
+        raise ValueError(f"init={str(init)!r} was trained with " + _listed({name: facts[name] for name in asked})
+                         + f"; this training asks for {_listed(asked)}. Use the same here, or pretrain with these: "
+                         f"speakerlib run {NOTEBOOK} " + " ".join(f"-p {name} {asked[name]}" for name in asked))
     return model.encoder, facts
 
 
@@ -57,6 +58,10 @@ def export_autoencoder(init, path):
     model, facts = read_autoencoder(init)
     facts = {name: value for name, value in facts.items() if name != "sha256"}
     save_weights(model.state_dict(), path, metadata={"autoencoder": json.dumps(facts, sort_keys=True)})
+
+
+def _listed(values):
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 def _find(init):

@@ -10,17 +10,20 @@ import torch
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.features import prepare_features, segment_table
 from speakerlib.data.front_ends import FRONT_ENDS, clip_size, identifier
+from speakerlib.experiments.augmentation import NONE, TrainingFeatures
 from speakerlib.experiments.evaluation import interval_over_speakers
-from speakerlib.experiments.filling import GUESSES, guess, reconstruct
+from speakerlib.experiments.filling import GUESSES, guess, predict, reconstruct
 from speakerlib.experiments.filmstrip import keep_clips, keep_reconstruction
 from speakerlib.experiments.parameters import checkpoint_split
 from speakerlib.experiments.training import load_weights, machine_precision, train
-from speakerlib.models.autoencoder import ConvAutoencoder
+from speakerlib.models.autoencoder import build_autoencoder
 from speakerlib.models.masks import draw_masks
+from speakerlib.models.targets import to_target
 
 CHECK_CLIPS = 256  # at most so many tell how well an autoencoder does
 FILM_CLIPS = 4
 
+_TRAINED_ON = ("encoder", "mask", "mask_ratio", "target", "augment")
 _PURPOSES = ("train", "validation", "test")  # each draws clips and masks of its own
 
 
@@ -41,6 +44,11 @@ class Pretraining:
         """The features as recorded, made if they are not there."""
         return prepare_features(self.corpus, self.settings.front_end, self.settings.segment_seconds)
 
+    @cached_property
+    def inputs(self):
+        """The features that the network is shown: as recorded, or each clip through a channel of its own."""
+        return TrainingFeatures(self.features, self.corpus, self.settings.augment)
+
     @property
     def checkpoint_split(self):
         """Where checkpoints are chosen: validation speakers, except as published."""
@@ -54,7 +62,8 @@ class Pretraining:
     def new_autoencoder(self):
         """The autoencoder of the settings, untrained, of the seed; its loss is normalised as the protocol says."""
         torch.manual_seed(self.settings.seed)
-        return ConvAutoencoder(*self.clip_size, normalisation=self.settings.protocol)
+        settings = self.settings
+        return build_autoencoder(settings.encoder, *self.clip_size, settings.protocol, settings.target)
 
     def draw(self, step):
         """(segment ids, masks) of a step: batch_size train clips, none twice; a function of (seed, step) alone."""
@@ -108,7 +117,9 @@ def pretrain(pretraining, run, on_progress=None):
     def compute_loss(model, step):
         ids, masks = pretraining.draw(step)
         device = next(model.parameters()).device
-        loss, _, _ = model(features.read(ids).to(device), masks.to(device))
+        shown = pretraining.inputs.read(ids, (settings.seed, step)).to(device)
+        clean = None if settings.augment == NONE else features.read(ids).to(device)
+        loss, _, _ = model(shown, masks.to(device), clean)
         done["step"] = step + 1
         return loss, {"training_error": loss * _error_per_loss(settings, masks)}
 
@@ -136,7 +147,7 @@ def pretrain(pretraining, run, on_progress=None):
             best="min",
             on_progress=on_progress,
             data={"front_end": identifier(features.front_end), "segment_seconds": settings.segment_seconds,
-                  "mask": settings.mask, "mask_ratio": settings.mask_ratio, "loss": settings.protocol},
+                  "loss": settings.protocol, **{name: getattr(settings, name) for name in _TRAINED_ON}},
         )
     except KeyboardInterrupt:
         run.pause()
@@ -150,7 +161,7 @@ def pretrain(pretraining, run, on_progress=None):
 def evaluate(pretraining, autoencoder, run):
     """One row for the validation and one for the test speakers: the error on fixed clips beside what is guessed.
 
-    error: mean squared error of the removed values, with its 95 % bootstrap interval over speakers (low, high);
+    error: mean squared error of the removed values (in the values of the settings' target), with its 95 % bootstrap interval over speakers (low, high);
     error_<guess>: the same of what needs no training (see filling.guess). Returns a list of dicts.
     """
     if run.is_complete:
@@ -163,8 +174,8 @@ def evaluate(pretraining, autoencoder, run):
         squared, removed = squared_errors(pretraining, autoencoder, split)
         speakers = pretraining.segments["speaker"].to_numpy()[ids]
         low, high = interval_over_speakers((squared / removed.mean())[:, None], speakers[:, None])
-        frames = pretraining.features.read(ids)
-        guessed = {name: float((guess(name, frames, masks) - frames)[masks].square().mean()) for name in GUESSES}
+        goal = to_target(pretraining.features.read(ids), pretraining.settings.target)
+        guessed = {name: float((guess(name, goal, masks) - goal)[masks].square().mean()) for name in GUESSES}
         rows.append({"split": split, "step": run.record["autoencoder"]["step"], "clips": len(ids),
                      "speakers": len(set(speakers)), "error": float(squared.sum() / removed.sum()), "low": low,
                      "high": high,
@@ -174,14 +185,18 @@ def evaluate(pretraining, autoencoder, run):
 
 
 def squared_errors(pretraining, autoencoder, split):
-    """(sum of the squared errors over the removed values, their number) of each fixed clip of a split, in eval mode."""
-    ids, masks = pretraining.fixed(split)
-    device, size, sums = next(autoencoder.parameters()).device, pretraining.settings.batch_size, []
+    """(sum of the squared errors over the removed values, their number) of each fixed clip of a split, in eval mode.
+
+    In the values of the settings' target. The network is shown clips as it is in training.
+    """
+    (ids, masks), settings = pretraining.fixed(split), pretraining.settings
+    device, size, sums = next(autoencoder.parameters()).device, settings.batch_size, []
     for first in range(0, len(ids), size):
-        frames = pretraining.features.read(ids[first:first + size]).to(device)
-        removed = masks[first:first + size].to(device)
-        filled = reconstruct(autoencoder, frames, removed)
-        sums.append(((filled - frames).square() * removed).double().sum(dim=(1, 2, 3)).cpu())
+        part, removed = ids[first:first + size], masks[first:first + size].to(device)
+        shown = pretraining.inputs.read(part, (settings.seed, _PURPOSES.index(split), first)).to(device)
+        goal = to_target(pretraining.features.read(part).to(device), settings.target)
+        filled = predict(autoencoder, shown, removed)
+        sums.append(((filled - goal).square() * removed).double().sum(dim=(1, 2, 3)).cpu())
     return torch.cat(sums).numpy(), masks.sum(dim=(1, 2, 3)).double().numpy()
 
 
@@ -221,7 +236,7 @@ def _facts(pretraining, run, step):
     settings, (mels, frames) = pretraining.settings, pretraining.clip_size
     return {"front_end": settings.front_end, "front_end_identifier": identifier(FRONT_ENDS[settings.front_end]),
             "segment_seconds": float(settings.segment_seconds), "num_mels": mels, "num_frames": frames,
-            "mask": settings.mask, "mask_ratio": settings.mask_ratio, "protocol": settings.protocol,
+            **{name: getattr(settings, name) for name in _TRAINED_ON}, "protocol": settings.protocol,
             "corpus": pretraining.corpus.name, "synthetic": bool(pretraining.corpus.synthetic),
             "step": step, "run": run.folder.name}
 

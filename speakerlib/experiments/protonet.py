@@ -1,4 +1,4 @@
-"""Chapter 05: trains a prototypical network and fills the 3/5/10-way x 1/5/10-shot table with it."""
+"""Chapter 05: trains a prototypical network, from scratch or from a pretrained encoder."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,27 +8,23 @@ import torch
 
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.episodes import EpisodeSampler, default_rule
-from speakerlib.data.features import CONDITIONS, prepare_features, segment_table
+from speakerlib.data.features import prepare_features, segment_table
 from speakerlib.data.front_ends import FRONT_ENDS, clip_size, identifier
+from speakerlib.experiments import fine_tuning
+from speakerlib.experiments.augmentation import TrainingFeatures
 from speakerlib.experiments.checkpoints import check_weights
-from speakerlib.experiments.evaluation import (
-    embed,
-    episode_accuracy,
-    interval_as_published,
-    transductive_accuracy,
-    with_intervals,
-)
+from speakerlib.experiments.evaluation import embed, episode_accuracy, transductive_accuracy
 from speakerlib.experiments.parameters import checkpoint_split
 from speakerlib.experiments.pretrained import SCRATCH, read_encoder
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.encoders import build_encoder
 from speakerlib.models.objectives import prototypical_loss
 
-NINE_CELLS = tuple((num_way, num_support) for num_support in (1, 5, 10) for num_way in (3, 5, 10))
+EASIEST_CELL = (3, 1)  # a test split that cannot fill this cannot be used
 VALIDATION_TASKS = 100  # a few milliseconds each: the segments are embedded once
-TRANSDUCTIVE_TASKS = 100  # as_published needs a forward pass a task
 
-_TRAIN, _VALIDATION, _TEST = 0, 1, 2  # each purpose draws episodes of its own
+_TRAINED_ON = ("labelled_speakers", "augment", "frozen_blocks", "layer_decay", "norm_statistics")
+_TRAIN, _VALIDATION, TEST = 0, 1, 2  # each purpose draws episodes of its own
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,22 @@ class Experiment:
             return self.settings.episode_rule
         return "segment" if self.settings.protocol == "as_published" else default_rule(self.segments)
 
+    @cached_property
+    def training_features(self):
+        """The features of training clips: as recorded, or each through a channel of its own."""
+        return TrainingFeatures(self.recorded, self.corpus, self.settings.augment)
+
+    @cached_property
+    def labelled(self):
+        """The training speakers whose names are used: all, or so many of them, drawn by the seed."""
+        speakers = np.unique(self.segments.loc[self.segments["split"] == "train", "speaker"])
+        count = self.settings.labelled_speakers or len(speakers)
+        if count > len(speakers):
+            raise ValueError(f"labelled_speakers={count}: corpus {self.corpus.name!r}, split 'train', has "
+                             f"{len(speakers)} speakers. Use at most so many, or 0 for all.")
+        drawn = np.random.default_rng((self.settings.seed, _TRAIN)).permutation(speakers)[:count]
+        return sorted(drawn)
+
     @property
     def checkpoint_split(self):
         """Where checkpoints are chosen: validation speakers, except as published."""
@@ -81,7 +93,7 @@ class Experiment:
         settings = self.settings
         if settings.init == SCRATCH:
             return None, None
-        return read_encoder(settings.init, settings.front_end, settings.segment_seconds)
+        return read_encoder(settings.init, settings.encoder, settings.front_end, settings.segment_seconds)
 
     def initial_encoder(self):
         """What training starts from: random weights of the seed, or a pretrained encoder's, bit for bit."""
@@ -90,12 +102,16 @@ class Experiment:
         if source is not None:
             check_weights(encoder, source.state_dict(), facts["run"])
             encoder.load_state_dict(source.state_dict())
+        fine_tuning.check_fine_tuning(encoder, self.settings)
         return encoder
 
     def sampler(self, split, num_way, num_support, purpose):
-        """Episodes of one split; every purpose has its own list of tasks."""
+        """Episodes of one split; every purpose has its own list of tasks. Only labelled speakers train."""
+        segments = self.segments[self.segments["split"] == split]
+        if split == "train":
+            segments = segments[segments["speaker"].isin(self.labelled)]
         return EpisodeSampler(
-            self.segments[self.segments["split"] == split],
+            segments,
             num_way,
             num_support,
             self.settings.num_query,
@@ -110,7 +126,7 @@ def open_experiment(settings):
     experiment = Experiment(settings, find_corpus(settings.corpus))
     experiment.initial_encoder()
     experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
-    experiment.sampler("test", *NINE_CELLS[0], _TEST)
+    experiment.sampler("test", *EASIEST_CELL, TEST)
     if experiment.checkpoint_num_way < settings.num_way:
         print(
             f"Checkpoints are chosen on {experiment.checkpoint_num_way}-way tasks: no more speakers of split "
@@ -125,15 +141,20 @@ def train_protonet(experiment, run, on_progress=None):
     A step is batch_size tasks in one forward pass. The best checkpoint is the one with the highest accuracy on the
     tasks of `experiment.checkpoint_split`.
     """
-    settings, features = experiment.settings, experiment.recorded
+    settings, features = experiment.settings, experiment.training_features
     encoder, (_, facts) = experiment.initial_encoder(), experiment.pretrained
+    fine_tuning.freeze(encoder, settings.frozen_blocks)
+    if settings.norm_statistics == fine_tuning.UNLABELLED:
+        fine_tuning.take_statistics(encoder, _unlabelled(experiment))
     sampler = experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
 
     def compute_loss(model, step):
         episodes = sampler.draw(step, settings.batch_size)
         ids = np.concatenate([episodes.support.ravel(), episodes.query.ravel()])
         device = next(model.parameters()).device
-        embeddings = model(features.read(ids).to(device)).float()
+        if settings.norm_statistics != fine_tuning.BATCH:
+            fine_tuning.hold_statistics(model)
+        embeddings = model(features.read(ids, (settings.seed, step)).to(device)).float()
         support = embeddings[: episodes.support.size].reshape(*episodes.support.shape, -1)
         query = embeddings[episodes.support.size :].reshape(*episodes.query.shape, -1)
         loss, accuracy, support_accuracy = prototypical_loss(support, query)
@@ -152,7 +173,10 @@ def train_protonet(experiment, run, on_progress=None):
             print_interval=settings.print_interval,
             validate=_validation(experiment),
             on_progress=on_progress,
-            data={"front_end": identifier(features.front_end), "segment_seconds": settings.segment_seconds,
+            parameter_groups=lambda model: fine_tuning.parameter_groups(model, settings.learning_rate,
+                                                                        settings.layer_decay),
+            data={"front_end": identifier(experiment.recorded.front_end), "segment_seconds": settings.segment_seconds,
+                  **{name: getattr(settings, name) for name in _TRAINED_ON},
                   **({"init_weights": facts["sha256"]} if facts else {})},
         )
     except KeyboardInterrupt:
@@ -162,77 +186,13 @@ def train_protonet(experiment, run, on_progress=None):
     return encoder, history
 
 
-def nine_cells(experiment, encoder, run, progress=True):
-    """The network in all nine cells of the table, in both conditions. Returns a list of rows (dicts).
-
-    `corrected`: test_tasks tasks a cell from cached embeddings; `as_published`: transductive BatchNorm and fewer
-    tasks. A cell that the test split cannot fill has accuracy None and the reason.
-    """
-    from tqdm.auto import tqdm
-
-    if run.is_complete:
-        return run.record["result"]
-    rows = []
-    with tqdm(total=len(CONDITIONS) * len(NINE_CELLS), desc="test cells", disable=not progress) as bar:
-        for condition in CONDITIONS:
-            features = experiment.features(condition)
-            accuracy_of = accuracy_on(experiment, encoder, features)
-            for num_way, num_support in NINE_CELLS:
-                row = _cell(experiment, num_way, num_support, accuracy_of)
-                rows.append({"condition": condition, "channel_family": features.channel_family, **row})
-                bar.update()
-    return rows
-
-
-def embeddings_for_map(experiment, encoder, condition, num_speakers=20, segments_per_speaker=15):
-    """Embeddings of some segments of the first test speakers: ((n, dim) array, speaker of each)."""
-    features = experiment.features(condition)
-    test = features.segments[features.segments["split"] == "test"]
-    test = test[test["speaker"].isin(sorted(test["speaker"].unique())[:num_speakers])]
-    chosen = test.groupby("speaker", observed=True).head(segments_per_speaker)
-    return embed(encoder, features, chosen.index.to_numpy()).numpy(), chosen["speaker"].to_numpy()
-
-
-def accuracy_on(experiment, encoder, features):
-    """A function of episodes that gives an encoder's (tasks, way) accuracy on the test speakers."""
-    if experiment.settings.protocol == "as_published":
-        return lambda episodes: transductive_accuracy(encoder, features, episodes)
-    ids = features.segments.index[features.segments["split"] == "test"].to_numpy()
-    embeddings = embed(encoder, features, ids)
-    return lambda episodes: episode_accuracy(embeddings, ids, episodes)
-
-
-def episodes_of_cell(experiment, num_way, num_support):
-    """The tasks of a cell of the table, the same for every encoder, and how many speakers may play in them.
-
-    ValueError if the test split cannot fill them.
-    """
-    sampler = experiment.sampler("test", num_way, num_support, _TEST)
-    most = TRANSDUCTIVE_TASKS if experiment.settings.protocol == "as_published" else experiment.settings.test_tasks
-    return sampler.draw(0, min(experiment.settings.test_tasks, most)), len(sampler.speakers)
-
-
-def _cell(experiment, num_way, num_support, accuracy_of):
-    row = {
-        "num_way": num_way,
-        "num_support": num_support,
-        "episode_rule": experiment.rule,
-        "accuracy": None,
-        **dict.fromkeys(("interval", "low", "high", "tasks", "speakers", "interval_as_published", "reason")),
-    }
-    try:
-        episodes, num_speakers = episodes_of_cell(experiment, num_way, num_support)
-    except ValueError as error:
-        return {**row, "reason": str(error)}
-    accuracy = accuracy_of(episodes)
-    return {
-        **row,
-        **with_intervals(accuracy, episodes.speakers),
-        "tasks": len(accuracy),
-        "speakers": num_speakers,
-        "episodes": episodes.digest(),
-        "interval_as_published": interval_as_published(accuracy, experiment.settings.batch_size),
-    }
+def _unlabelled(experiment):
+    """Batches of clips of all training speakers, labelled or not, as training reads them."""
+    segments, seed = experiment.segments, experiment.settings.seed
+    ids = np.random.default_rng(seed).permutation(segments.index[segments["split"] == "train"].to_numpy())
+    size = min(128, len(ids))
+    for first in range(0, min(len(ids), fine_tuning.STATISTICS_CLIPS) - size + 1, size):
+        yield experiment.training_features.read(ids[first:first + size], (seed, first))
 
 
 def _validation(experiment):

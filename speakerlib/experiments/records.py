@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -123,6 +124,7 @@ def read_runs(notebook=None):
         }
         rows.append(
             {
+                **_defaults(record["notebook"]),  # parameters that came after the run
                 **record["parameters"],
                 **facts,
                 "folder": path.parent,
@@ -132,6 +134,15 @@ def read_runs(notebook=None):
             }
         )
     return pd.DataFrame(rows)
+
+
+@lru_cache(maxsize=32)
+def _defaults(notebook):
+    """A notebook's parameters; none if there is no such notebook any more."""
+    try:
+        return notebook_parameters(notebook)
+    except FileNotFoundError:
+        return {}
 
 
 def read_results(notebook, corpus=None):

@@ -28,7 +28,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, test_interval, print_interval,
           validate=None, watch="validation_accuracy", best="max", optimizer="adam", precision="auto",
-          on_progress=None, data=None):
+          on_progress=None, data=None, parameter_groups=None):
     """Trains the model in place, or goes on from the checkpoint in folder; returns the history (a DataFrame).
 
     compute_loss(model, step) -> (loss, dict of scalars), step = 0, 1, ...; its data must come from the step
@@ -46,6 +46,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     it (or what the checkpoint was begun with).
 
     data: a dict that names what the model is trained on; a checkpoint of other data is refused.
+    parameter_groups(model) -> what the optimizer is given in place of model.parameters(): groups with their own "lr".
 
     Leaves in folder: checkpoint.pt (each test_interval steps, at an interruption, at the end), metrics.csv,
     last.safetensors, best.safetensors (with validate), tensorboard/. Leaves the model with the last weights,
@@ -76,7 +77,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
         model.eval()
         return _history(state)
     try:
-        with (_accelerated(model, settings, state) as (accelerator, stepper),
+        with (_accelerated(model, settings, state, parameter_groups) as (accelerator, stepper),
               _display(folder, saved_step, total) as show,
               _interrupt_deferred() as interrupted):
             model.train()
@@ -149,7 +150,7 @@ def _display(folder, first_step, total):
 
 
 @contextmanager
-def _accelerated(model, settings, state):
+def _accelerated(model, settings, state, parameter_groups):
     """Yields (accelerator, optimizer), the model placed and wrapped for its precision; unwraps it after."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -161,7 +162,8 @@ def _accelerated(model, settings, state):
         raise RuntimeError(f"Training runs in one process; it was launched in {accelerator.num_processes}. "
                            "Start it without a distributed launcher.")
     model.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = OPTIMIZERS[settings["optimizer"]](model.parameters(), lr=settings["learning_rate"])
+    parameters = parameter_groups(model) if parameter_groups else model.parameters()
+    optimizer = OPTIMIZERS[settings["optimizer"]](parameters, lr=settings["learning_rate"])
     model, optimizer = accelerator.prepare(model, optimizer)
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])

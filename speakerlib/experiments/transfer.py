@@ -6,14 +6,15 @@ import pandas as pd
 
 from speakerlib.data.features import CONDITIONS
 from speakerlib.experiments.evaluation import paired_interval
+from speakerlib.experiments.nine_cells import NINE_CELLS, accuracy_on, episodes_of_cell
 from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
 from speakerlib.experiments.pretrained import SCRATCH
-from speakerlib.experiments.protonet import NINE_CELLS, accuracy_on, episodes_of_cell
 from speakerlib.experiments.records import Run, run_folder, short_path
 from speakerlib.experiments.training import load_weights
 
 NOTEBOOK = "05_protonet_training"
+CONTROL = {"init": SCRATCH, "frozen_blocks": 0, "layer_decay": 1.0, "norm_statistics": "batch"}  # all else is equal
 COLUMNS = ["condition", "num_way", "num_support", "pretrained", "scratch", "difference", "low", "high"]
 
 
@@ -24,7 +25,7 @@ def scratch_run(experiment):
         print(f"init = {SCRATCH!r}: this encoder started from random weights. To start from an autoencoder's, train "
               f"one (speakerlib run {PRETRAINING}) and give the name of its run as init.")
         return None
-    other = {**settings, "init": SCRATCH}
+    other = {**settings, **CONTROL}
     folder = run_folder(NOTEBOOK, SimpleNamespace(**other), experiment.corpus)
     if not (folder / "run.json").exists() or not Run.read(folder).is_complete:
         print("There is no complete run from scratch with these parameters yet. Make it, then open this one again:\n"

@@ -1,0 +1,41 @@
+"""Training on changed speech: each clip of a step comes through a channel of its own, from copies made beforehand."""
+
+import numpy as np
+import torch
+
+from speakerlib.data.channels import FAMILIES
+from speakerlib.data.features import prepare_features
+
+NONE = "none"  # clips as recorded
+AUGMENTS = (NONE, *FAMILIES)
+COPIES = 8  # of the whole corpus, of channel seeds 1 to COPIES; the evaluation's changed speech is of channel seed 0
+
+
+class TrainingFeatures:
+    """The features of a corpus as a training reads them.
+
+    recorded: the FeatureStore of clips as recorded; augment: "none", or the family of the channels. The copies are
+    made when the first clip is read.
+    """
+
+    def __init__(self, recorded, corpus, augment=NONE):
+        self._recorded, self._corpus, self._family, self._copies = recorded, corpus, augment, None
+
+    def read(self, segment_ids, key):
+        """Features of integer segment ids (n,), float32 (n, 1, mels, frames), in their order.
+
+        Each clip is drawn anew from the one as recorded and its copies, by key: whole numbers such as (seed, step).
+        """
+        if self._family == NONE:
+            return self._recorded.read(segment_ids)
+        if self._copies is None:
+            store = self._recorded
+            self._copies = [store, *(prepare_features(self._corpus, store.front_end, store.segment_seconds, "changed",
+                                                      seed, self._family) for seed in range(1, COPIES + 1))]
+        ids = np.asarray(segment_ids)
+        drawn = np.random.default_rng(key).integers(len(self._copies), size=len(ids))
+        frames = torch.empty(len(ids), 1, self._recorded.num_mels, self._recorded.num_frames)
+        for number in np.unique(drawn):
+            places = np.flatnonzero(drawn == number)
+            frames[torch.from_numpy(places)] = self._copies[number].read(ids[places])
+        return frames
