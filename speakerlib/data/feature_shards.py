@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from speakerlib.data import channels, files, front_ends
+from speakerlib.data.babble import BabblePool
 
 FORMAT = 1  # of the folder; raise it when the bytes in it come to mean something else
 SHARD_BYTES = 128e6  # what a killed build loses at most, of a corpus that fits in MAX_SHARDS of this size
@@ -31,17 +32,17 @@ def build_shards(folder, settings, corpus, segments, progress):
     shard_segments = max(1, int(SHARD_BYTES // segment_bytes), -(-len(segments) // MAX_SHARDS))
     plan = settings_hash(settings, corpus.fingerprint, shard_segments)
 
-    _say_if_outdated(folder, corpus)
+    say_if_outdated(folder, corpus)
     (folder / "index.json").unlink(missing_ok=True)
     shards = []
     for number, first in enumerate(range(0, len(segments), shard_segments)):
         count = min(shard_segments, len(segments) - first)
         shard = {"name": f"shard-{number:05d}.{dtype}", "segments": count, "bytes": count * segment_bytes}
-        shards.append(shard | {"checksum": _checksum_if_whole(folder / shard["name"], shard["bytes"], plan)})
-    _remove_others(folder, shards)
+        shards.append(shard | {"checksum": checksum_if_whole(folder / shard["name"], shard["bytes"], plan)})
+    remove_others(folder, shards)
     missing = sum(shard["bytes"] for shard in shards if shard["checksum"] is None)
     files.require_space(folder, missing + 100 * len(segments) + 1e6, f"Computing features {folder.name}")
-    with _full_disk_explained(folder):
+    with full_disk_explained(folder):
         with files.atomic_path(folder / "segments.parquet") as temporary:
             segments.to_parquet(temporary)
         _compute_missing(folder, shards, corpus, segments, front_end, settings, plan, progress)
@@ -78,12 +79,12 @@ def _compute_missing(folder, shards, corpus, segments, front_end, settings, plan
             if shard["checksum"] is None:
                 rows = segments.iloc[first:first + shard["segments"]]
                 batches = _batches(corpus, rows, front_end, settings)
-                shard["checksum"] = _write_shard(folder / shard["name"], batches, plan, bar)
+                shard["checksum"] = write_shard(folder / shard["name"], batches, plan, bar)
             first += shard["segments"]
 
 
 @contextmanager
-def _full_disk_explained(folder):
+def full_disk_explained(folder):
     try:
         yield
     except OSError as error:
@@ -95,7 +96,7 @@ def _full_disk_explained(folder):
         raise OSError(error.errno, message) from error
 
 
-def _say_if_outdated(folder, corpus):
+def say_if_outdated(folder, corpus):
     if (folder / "index.json").exists():
         old = files.read_json(folder / "index.json")["fingerprint"]
         if old != corpus.fingerprint:
@@ -103,7 +104,7 @@ def _say_if_outdated(folder, corpus):
                   f"(fingerprint {old}, now {corpus.fingerprint}); computing them again.")
 
 
-def _checksum_if_whole(path, num_bytes, plan):
+def checksum_if_whole(path, num_bytes, plan):
     """The shard's checksum if it is there as it was written, for this very plan; None otherwise."""
     note = path.with_suffix(".json")
     if not note.exists():
@@ -119,7 +120,7 @@ def _checksum_if_whole(path, num_bytes, plan):
         return None
 
 
-def _remove_others(folder, shards):
+def remove_others(folder, shards):
     """Deletes shards that this build has no place for: of an older corpus, or of another shard size."""
     names = {Path(shard["name"]).stem for shard in shards}
     for path in folder.glob("shard-*"):
@@ -130,6 +131,7 @@ def _remove_others(folder, shards):
 def _batches(corpus, rows, front_end, settings):
     """Yields the features (n, frames, mels) of consecutive segments, straight from the waveform store."""
     batch = max(1, int(BATCH_SECONDS / settings["segment_seconds"]))
+    pool = BabblePool(corpus) if settings["channel_family"] == "II" else None
     for first in range(0, len(rows), batch):
         part = rows.iloc[first:first + batch]
         places = zip(part["utterance"].tolist(), part["start"].tolist(), part["length"].tolist())
@@ -140,11 +142,12 @@ def _batches(corpus, rows, front_end, settings):
             names = (table["speaker"].astype(str) + "/" + table["session"].astype(str) + "/"
                      + table["utterance"].astype(str))
             seeds = channels.clip_seeds(settings["channel_seed"], zip(names, part["start"]))
-            waveforms = channels.apply_channels(waveforms, seeds, settings["channel_family"])
+            babble = pool.mix(part["utterance"], seeds, waveforms.shape[1]) if pool else None
+            waveforms = channels.apply_channels(waveforms, seeds, settings["channel_family"], babble)
         yield front_ends.compute(front_end, waveforms).transpose(1, 2).contiguous().numpy()
 
 
-def _write_shard(path, batches, plan, bar):
+def write_shard(path, batches, plan, bar):
     """Writes a shard, then the note that makes it count; returns its checksum."""
     crc = 0
     with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
