@@ -27,8 +27,8 @@ def read_autoencoder(init=DEMO):
     """(autoencoder in eval mode, facts) of a complete run of chapter 04: its id or folder; or of a file.
 
     init: a run id, a run's folder, a .safetensors file that export_autoencoder wrote, or "demo": the one that ships,
-    trained on synthetic speech. facts: encoder, front_end, segment_seconds, num_mels, num_frames, mask, mask_ratio, target,
-    augment, protocol, corpus, synthetic, step (of the weights), run, and sha256 of the file.
+    trained on synthetic speech. facts: encoder, front_end, segment_seconds, num_mels, num_frames, mask, mask_ratio,
+    target, augment, protocol, corpus, synthetic, step (of the weights), run, and sha256 of the file.
 
     Raises FileNotFoundError if there is no such run or file; ValueError if it is a run of another notebook, an
     unfinished one, a file that is truncated or of another network, or of a front end that has changed since.

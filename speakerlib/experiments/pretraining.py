@@ -161,8 +161,9 @@ def pretrain(pretraining, run, on_progress=None):
 def evaluate(pretraining, autoencoder, run):
     """One row for the validation and one for the test speakers: the error on fixed clips beside what is guessed.
 
-    error: mean squared error of the removed values (in the values of the settings' target), with its 95 % bootstrap interval over speakers (low, high);
-    error_<guess>: the same of what needs no training (see filling.guess). Returns a list of dicts.
+    error: mean squared error of the removed values, in the values of the settings' target, with its 95 % bootstrap
+    interval over speakers (low, high); error_<guess>: the same of what needs no training (see filling.guess). Returns
+    a list of dicts.
     """
     if run.is_complete:
         return run.record["result"]
