@@ -150,7 +150,7 @@ def test_clip_seeds_are_the_same_on_every_machine():
 
 
 def test_an_unknown_family_and_too_few_seeds_are_refused():
-    with pytest.raises(ValueError, match=r"'III' is not known; expected one of \['I'\]"):
+    with pytest.raises(ValueError, match=r"'III' is not known; expected one of \['I', 'II'\]"):
         apply_channels(noise(1, 8000), [0], family="III")
     with pytest.raises(ValueError, match=r"\(2, 8000\) and 1 seeds"):
         apply_channels(noise(2, 8000), [0])

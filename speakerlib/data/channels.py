@@ -1,16 +1,20 @@
 """Channels: seeded perturbations of a waveform that stand for another microphone, line or background.
 
-Family I keeps the words and the voice and changes what a recording device leaves: colour, band, noise floor.
-A model that has learned the device rather than the speaker fails on it.
+Both families keep the words and the voice. Family I changes what a recording device leaves: colour, band, noise
+floor. Family II changes the place and the line: a room, other voices, a codec. A model that has learned the device
+rather than the speaker fails on them; one that was trained on either family is to be shown the other.
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import torch
 
 from speakerlib.data.audio import SAMPLE_RATE
+from speakerlib.data.codecs import check_codecs, draw_codec, through_codec
+from speakerlib.data.rooms import draw_room, reverberate, room_response
 
 # Family I. Each range is drawn from uniformly; the cut-offs on a log scale.
 EQUALISER_HZ = np.geomspace(60, 8000, 9)  # centres of the equaliser's bands: how a microphone colours
@@ -22,22 +26,27 @@ NOISE_EXPONENT = (0.0, 2.0)  # noise power falls as 1 / f ** exponent: 0 is whit
 NOISE_FLAT_BELOW_HZ = 50.0  # where the slope ends, or brown noise would be all infrasound
 SNR_DB = (5.0, 25.0)  # speech over noise, both after the band limit: from a busy street to a quiet office
 
+# Family II; what is drawn of rooms, codecs and voices stands in their own modules.
+BABBLE_SNR_DB = (5.0, 20.0)  # speech over other voices, both as heard in the room
+
 PADDING = 1024  # zeros after the clip: the filters' ringing at its end does not wrap round to its start
 
 
-def apply_channels(waveforms, seeds, family="I"):
+def apply_channels(waveforms, seeds, family="I", babble=None):
     """Each clip through a channel of its own, a function of its seed alone, whatever else is in the batch.
 
     waveforms: float32 tensor (batch, samples) at 16 kHz, in [-1, 1]; seeds: one a clip, non-negative integers
-    or tuples of them. Returns (batch, samples): each clip keeps its RMS, what exceeds [-1, 1] is clipped, and
-    silence stays silence. Raises ValueError for an unknown family or another number of seeds.
+    or tuples of them; babble: array (batch, samples) of other voices at any level, which family II needs and family I
+    leaves alone (BabblePool.mix makes it). Returns (batch, samples): each clip keeps its RMS, what exceeds [-1, 1] is
+    clipped, and silence stays silence. Raises ValueError for an unknown family, another number of seeds, or where
+    family II has no babble of that shape; RuntimeError if PyAV lacks a codec of family II.
     """
     if family not in FAMILIES:
         raise ValueError(f"channel family {family!r} is not known; expected one of {sorted(FAMILIES)}.")
     if waveforms.ndim != 2 or len(seeds) != len(waveforms):
         raise ValueError(f"waveforms of shape {tuple(waveforms.shape)} and {len(seeds)} seeds; "
                          "expected shape (batch, samples) and one seed a clip.")
-    changed = FAMILIES[family](waveforms, seeds)
+    changed = FAMILIES[family](waveforms, seeds, babble)
     gain = _rms(waveforms) / _rms(changed).clamp_min(1e-12)
     return (changed * gain).clamp_(-1, 1)
 
@@ -52,7 +61,7 @@ def clip_seeds(channel_seed, keys):
                     dtype=np.uint64)
 
 
-def _equalised_and_noisy(waveforms, seeds):
+def _equalised_and_noisy(waveforms, seeds, babble):
     """Family I: random equaliser, coloured noise, band limit."""
     num_samples = waveforms.shape[1]
     size = -(-(num_samples + PADDING) // 1024) * 1024  # a multiple of 1024 is quick to transform
@@ -74,9 +83,36 @@ def _equalised_and_noisy(waveforms, seeds):
     return speech + noise * (_rms(speech) / _rms(noise) * 10 ** (-snr / 20))
 
 
+def _in_a_room_over_a_line(waveforms, seeds, babble):
+    """Family II: a simulated room, other voices in it, a codec; clips side by side on torch's number of threads."""
+    if babble is None or tuple(babble.shape) != tuple(waveforms.shape):
+        raise ValueError(f"babble is {None if babble is None else f'of shape {tuple(babble.shape)}'}; channel family II "
+                         f"needs other voices of shape {tuple(waveforms.shape)}. BabblePool(corpus).mix makes them.")
+    check_codecs()
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        clips = list(threads.map(_heard, waveforms.numpy(), np.asarray(babble, dtype=np.float32), seeds))
+    return torch.from_numpy(np.stack(clips)) if clips else waveforms.clone()
+
+
+def _heard(waveform, babble, seed):
+    """One clip (samples,) of family II: clip by clip, so that it is the same to the bit in any batch."""
+    random = _generator(seed)
+    room, snr, codec = draw_room(random), random.uniform(*BABBLE_SNR_DB), draw_codec(random)
+    speech = reverberate(waveform, room_response(room, random))
+    voices = reverberate(babble, room_response(room, random))
+    level, loudness = (np.sqrt(np.mean(np.square(part, dtype=np.float64))) for part in (speech, voices))
+    if loudness > 0:
+        speech = speech + voices * (level / loudness * 10 ** (-snr / 20))
+    return through_codec(speech, *codec)
+
+
+def _generator(seed):
+    return np.random.default_rng(seed if isinstance(seed, tuple) else int(seed))
+
+
 def _draw(seed, num_bins):
     """The channel of one clip. The noise comes last: the rest does not depend on the clip's length."""
-    random = np.random.default_rng(seed if isinstance(seed, tuple) else int(seed))
+    random = _generator(seed)
     return {
         "equaliser_db": random.uniform(*EQUALISER_DB, size=len(EQUALISER_HZ)),
         "low_cut_hz": np.exp(random.uniform(*np.log(LOW_CUT_HZ))),
@@ -112,4 +148,4 @@ def _hash64(text):
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-FAMILIES = {"I": _equalised_and_noisy}
+FAMILIES = {"I": _equalised_and_noisy, "II": _in_a_room_over_a_line}
