@@ -1,0 +1,72 @@
+"""Pictures of verification: DET curves on probit axes, and histograms of the scores of both kinds of trials."""
+
+import numpy as np
+from scipy.special import ndtri
+
+from speakerlib.experiments.verification import det_points, equal_error_rate
+from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure
+
+TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+_LINES = ("-", "--", "-.", ":")
+
+
+def plot_det(scored, title=None, limits=(0.005, 0.6), axis=None):
+    """Misses over false alarms, one line a method, both axes stretched as a normal distribution is; returns the figure.
+
+    scored: {label: (scores (trials,), labels (trials,))}. On these axes Gaussian scores give a straight line; a lower
+    line errs less. The dots are the equal error rates. limits: the rates that are shown.
+    """
+    if axis is None:
+        _, axis = new_figure(6.4, 5.6)
+    low, high = (float(ndtri(limit)) for limit in limits)
+    for number, (label, (scores, labels)) in enumerate(scored.items()):
+        false_alarm, miss, _ = det_points(scores, labels)
+        rate = equal_error_rate(false_alarm, miss)
+        colour = PALETTE[number % len(PALETTE)]
+        axis.plot(*_corners(false_alarm, miss, low, high), color=colour, linestyle=_LINES[number % len(_LINES)],
+                  label=f"{label}: EER {100 * rate:.1f} %")
+        if low <= ndtri(rate) <= high:
+            axis.plot(ndtri(rate), ndtri(rate), MARKERS[number % len(MARKERS)], color=colour, markersize=7)
+    axis.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
+    axis.annotate("equal errors", (high, high), xytext=(-6, -14), textcoords="offset points", ha="right", va="top",
+                  color=GREY, fontsize=9)
+    ticks = [tick for tick in TICKS if limits[0] <= tick <= limits[1]]
+    names = [f"{100 * tick:g}" for tick in ticks]
+    axis.set(xlim=(low, high), ylim=(low, high), xticks=ndtri(ticks), xticklabels=names, yticks=ndtri(ticks),
+             yticklabels=names, xlabel="false alarms: other speakers accepted (%)",
+             ylabel="misses: the speaker rejected (%)", title=title or "Detection error trade-off")
+    axis.set_aspect("equal")
+    axis.legend(loc="lower left", frameon=True, edgecolor="none", framealpha=0.9)
+    return axis.figure
+
+
+def plot_scores(scores, labels, title=None, axis=None, bins=60):
+    """Histograms of target and non-target scores with the threshold of the equal error rate; returns the figure.
+
+    scores, labels: (trials,). Each kind's bars have an area of 1: there may be many more of one than of the other.
+    """
+    false_alarm, miss, threshold = det_points(scores, labels)
+    scores, target = np.asarray(scores), np.asarray(labels) == 1
+    if axis is None:
+        _, axis = new_figure(7.5, 3.8)
+    edges = np.linspace(scores.min(), scores.max(), bins + 1) if scores.min() < scores.max() else bins
+    for kind, name, colour, hatch in ((~target, "two speakers", PALETTE[3], "//"), (target, "one speaker", PALETTE[0],
+                                                                                   None)):
+        axis.hist(scores[kind], bins=edges, density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white",
+                  linewidth=0.3, label=f"{name}: {np.count_nonzero(kind):,} trials")
+    rate, place = equal_error_rate(false_alarm, miss), threshold[np.abs(miss - false_alarm).argmin()]
+    axis.axvline(place, color=PALETTE[6], linestyle="--", linewidth=1.4,
+                 label=f"threshold {place:.2f}: {100 * rate:.1f} % of both err")
+    axis.set(xlabel="score", ylabel="density", title=title or "Scores of the trials")
+    axis.grid(axis="x", visible=False)
+    axis.legend()
+    return axis.figure
+
+
+def _corners(false_alarm, miss, low, high, steps=2000):
+    """The curve in probits, thinned to what a picture can show, drawn out to the edges where it leaves them."""
+    x, y = (np.clip(ndtri(rate), low - 1, high + 1) for rate in (false_alarm, miss))
+    cells = np.round(np.stack([x, y]) * (steps / (high - low)))
+    keep = np.append(True, (np.diff(cells) != 0).any(axis=0))
+    keep[:-1] |= keep[1:]  # both ends of each step: a step of one list's few trials stays square
+    return x[keep], y[keep]
