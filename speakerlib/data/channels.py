@@ -86,8 +86,9 @@ def _equalised_and_noisy(waveforms, seeds, babble):
 def _in_a_room_over_a_line(waveforms, seeds, babble):
     """Family II: a simulated room, other voices in it, a codec; clips side by side on torch's number of threads."""
     if babble is None or tuple(babble.shape) != tuple(waveforms.shape):
-        raise ValueError(f"babble is {None if babble is None else f'of shape {tuple(babble.shape)}'}; channel family II "
-                         f"needs other voices of shape {tuple(waveforms.shape)}. BabblePool(corpus).mix makes them.")
+        seen = "None" if babble is None else f"of shape {tuple(babble.shape)}"
+        raise ValueError(f"babble is {seen}; channel family II needs other voices of shape {tuple(waveforms.shape)}. "
+                         "BabblePool(corpus).mix makes them.")
     check_codecs()
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         clips = list(threads.map(_heard, waveforms.numpy(), np.asarray(babble, dtype=np.float32), seeds))
@@ -148,4 +149,5 @@ def _hash64(text):
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+VERSIONS = {"I": 1, "II": 2}  # raise a family's when it comes to draw or change anything else: old features are not read
 FAMILIES = {"I": _equalised_and_noisy, "II": _in_a_room_over_a_line}

@@ -62,13 +62,14 @@ def _amr(waveform, rate):
 
 
 def _opus(waveform, rate):
-    options = {"application": "voip", "frame_duration": "60", "compression_level": "5"}
+    options = {"application": "voip", "frame_duration": "60", "compression_level": "1"}  # as a phone does, for speed
     heard = _encode_and_decode(waveform, SAMPLE_RATE, rate, "libopus", "libopus", 960, options)
     return heard[::3]  # it decodes at 48 kHz, with nothing above the 8 kHz that it was given
 
 
 def _mp3(waveform, rate):
-    return _encode_and_decode(waveform, SAMPLE_RATE, rate, "libmp3lame", "mp3float", 576, format="s16p")
+    options = {"compression_level": "9"}  # the fastest
+    return _encode_and_decode(waveform, SAMPLE_RATE, rate, "libmp3lame", "mp3float", 576, options, "s16p")
 
 
 CODECS = ("mu-law", "amr", "opus", "mp3")

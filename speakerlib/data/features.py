@@ -162,7 +162,9 @@ def _segment_samples(segment_seconds):
 def _folder(corpus_name, settings):
     front_end = files.check_name(settings["front_end"]["name"], "front end")
     folder = files.data_folder() / "features" / files.check_name(corpus_name, "corpus")
-    return folder / f"{front_end}-{settings['condition']}-{settings_hash(settings)[:8]}"
+    version = channels.VERSIONS.get(settings["channel_family"], 1)
+    digest = settings_hash(settings, *([version] if version > 1 else []))
+    return folder / f"{front_end}-{settings['condition']}-{digest[:8]}"
 
 
 def _open_current(folder, settings, corpus):

@@ -4,6 +4,8 @@ The direct path and the early reflections are image sources (Allen and Berkley 1
 decays as the room's diffuse field does, and sets in at the level that the images have by then.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from speakerlib.data.audio import SAMPLE_RATE
@@ -39,16 +41,15 @@ def room_response(room, random):
     times, gains = _images(room, talker, microphone)
     samples = np.rint((times - distance / SPEED_OF_SOUND) * SAMPLE_RATE).astype(np.int64)
     num_samples = round(room["rt60"] * SAMPLE_RATE)
-    response = np.bincount(samples, gains, minlength=num_samples)[:num_samples]
-    response += _late(room, distance, num_samples, random)
-    return (distance * _damp_high(response, room)).astype(np.float32)
+    early = np.bincount(samples, gains, minlength=num_samples)[:num_samples]
+    response = distance * (early + _late(room, distance, num_samples, random))
+    return _damp_high(response.astype(np.float32), room)
 
 
 def reverberate(waveform, response):
     """(samples,) as heard through the response: float32 (samples,), what sounds on after the end cut off."""
     size = -(-(len(waveform) + len(response)) // 1024) * 1024  # a multiple of 1024 is quick to transform
-    low_cut = _low_cut(size)
-    spectrum = np.fft.rfft(waveform, size) * np.fft.rfft(response, size) * low_cut
+    spectrum = np.fft.rfft(waveform, size) * np.fft.rfft(response, size) * _low_cut(size)
     return np.fft.irfft(spectrum, size)[:len(waveform)]
 
 
@@ -86,9 +87,9 @@ def _reflection(room):
 
 def _late(room, distance, num_samples, random):
     """Noise (samples,) with the power that the images would have: 4 pi c / volume a second, decaying."""
-    times = np.arange(num_samples) / SAMPLE_RATE
+    times = np.arange(num_samples, dtype=np.float32) / np.float32(SAMPLE_RATE) + distance / SPEED_OF_SOUND
     power = 4 * np.pi * SPEED_OF_SOUND / np.prod(room["size"]) / SAMPLE_RATE
-    level = np.sqrt(power) * 10 ** (-3 * (times + distance / SPEED_OF_SOUND) / room["rt60"])
+    level = np.exp(times * np.float32(-3 * np.log(10) / room["rt60"]) + np.float32(0.5 * np.log(power)))
     noise = random.standard_normal(num_samples, dtype=np.float32) * level
     noise[:round(EARLY_SECONDS * SAMPLE_RATE)] = 0
     return noise
@@ -97,12 +98,18 @@ def _late(room, distance, num_samples, random):
 def _damp_high(response, room):
     """The response with its high frequencies decaying faster."""
     size = -(-len(response) // 1024) * 1024 + 1024
-    share = 1 / (1 + (HIGH_HZ / np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 1)) ** 4)
-    high = np.fft.irfft(np.fft.rfft(response, size) * share, size)[:len(response)]
-    times = np.arange(len(response)) / SAMPLE_RATE
-    rate = 3 / room["rt60"] * (1 / room["high_decay"] - 1)
-    return response - high * (1 - 10 ** (-rate * times))
+    high = np.fft.irfft(np.fft.rfft(response, size) * _high_share(size), size)[:len(response)]
+    rate = 3 / room["rt60"] * (1 / room["high_decay"] - 1) * np.log(10) / SAMPLE_RATE
+    return response + high * np.expm1(np.arange(len(response), dtype=np.float32) * np.float32(-rate))
 
 
+@lru_cache(maxsize=32)
+def _high_share(size):
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    return (1 / (1 + (HIGH_HZ / np.maximum(frequencies, 1)) ** 4)).astype(np.float32)
+
+
+@lru_cache(maxsize=32)
 def _low_cut(size):
-    return 1 / np.sqrt(1 + (LOW_CUT_HZ / np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 1e-3)) ** 4)
+    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    return (1 / np.sqrt(1 + (LOW_CUT_HZ / np.maximum(frequencies, 1e-3)) ** 4)).astype(np.float32)
