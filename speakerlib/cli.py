@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   speakerlib scrape --practice               VoxCeleb's videos, as far as possible without the internet
   speakerlib workbook --corpus volunteers    every notebook on that corpus
   speakerlib run 05_protonet_training -p num_way 3 -p num_support 1
+  speakerlib sweep quick --dry-run           many runs as one file lists them, several at once
 
 'speakerlib COMMAND --help' explains a command and its options."""
 
@@ -25,11 +26,21 @@ A run with the same parameters that is complete is not run again unless --force 
 goes on from its last checkpoint."""
 
 
+SWEEP_EXAMPLES = """examples:
+  speakerlib sweep quick --dry-run           what it would run, what is done, how long it takes
+  speakerlib sweep quick
+  speakerlib sweep mae_table --only pretrain --workers 2 --threads 1
+  speakerlib sweep mae_table -p num_train_iterations 10
+
+The files of the workbook are in notebooks/sweeps. Run again, a sweep does what is missing or failed; exit status 1
+says that there is some."""
+
+
 def main(arguments=None):
     """Runs the command with a list of arguments (sys.argv's by default). Returns the exit status.
 
-    0: done; 1: a check of this computer fails; 2: an error, said in one message; 3: a scraping job stopped by
-    itself; 130: interrupted.
+    0: done; 1: a check of this computer fails, or a run of a sweep did; 2: an error, said in one message; 3: a
+    scraping job stopped by itself; 130: interrupted.
     """
     parser = build_parser()
     options = parser.parse_args(arguments)
@@ -82,6 +93,16 @@ def build_parser():
                      help="a value for a name of the notebook's parameters cell; may be repeated")
     sub.add_argument("--force", action="store_true", help="execute again what is complete")
 
+    sub = _add(commands, "sweep", sweep, "execute many runs of notebooks, as a file lists them", SWEEP_EXAMPLES)
+    sub.add_argument("file", metavar="FILE", help="a YAML file, or the name of one in notebooks/sweeps")
+    sub.add_argument("--dry-run", action="store_true", help="only print the runs, what is done, and an estimate")
+    sub.add_argument("--workers", type=int, metavar="N", help="runs at once (default: as many as the cores allow)")
+    sub.add_argument("--threads", type=int, metavar="N", help="threads of a run (default: 2, or what the cores allow)")
+    sub.add_argument("--only", metavar="STEP", help="this step of the file, and the runs that it needs")
+    sub.add_argument("--corpus", metavar="NAME", help="another corpus than the file's")
+    sub.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="the same value for all runs, as for a trial; may be repeated")
+
     sub = _add(commands, "publish", publish, "copy a corpus' pictures, tables and run records to figures/<corpus>/")
     sub.add_argument("--corpus", default="demo", metavar="NAME", help="whose complete runs (default: demo)")
     return parser
@@ -100,22 +121,35 @@ def workbook(options):
 
 
 def run(options):
-    from speakerlib.experiments.parameters import parse_value
     from speakerlib.experiments.workbook import run_notebook
 
-    names = [name for name, _ in options.parameter]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"parameter given more than once: {', '.join(twice)}. Give each name one value.")
-    parameters = {name: parse_value(text) for name, text in options.parameter}
-    folder, executed = run_notebook(options.notebook, parameters, force=options.force)
+    folder, executed = run_notebook(options.notebook, _parameters(options), force=options.force)
     if executed:
         print(f"The executed notebook and what it left: {folder}")
+
+
+def sweep(options):
+    from speakerlib.experiments.sweeps import run_sweep
+
+    summary = run_sweep(options.file, corpus=options.corpus, overrides=_parameters(options), only=options.only,
+                        num_workers=options.workers, num_threads=options.threads, dry_run=options.dry_run)
+    return 0 if options.dry_run or (summary["status"] == "done").all() else 1
 
 
 def publish(options):
     from speakerlib.experiments.publication import publish as fill_figures
 
     print(f"figures: {fill_figures(options.corpus)}")
+
+
+def _parameters(options):
+    """The parameters given with -p, each once."""
+    from speakerlib.experiments.parameters import parse_value
+
+    names = [name for name, _ in options.parameter]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"parameter given more than once: {', '.join(twice)}. Give each name one value.")
+    return {name: parse_value(text) for name, text in options.parameter}
 
 
 def _add(commands, name, command, summary, epilog=None):

@@ -9,12 +9,13 @@ from multiprocessing import resource_tracker
 
 
 @contextmanager
-def local_workers(num_workers):
+def local_workers(num_workers, second_tries=0):
     """Yields a distributed.Client of num_workers processes of one thread each, which end with the block.
 
     They speak over TLS on this computer alone, have no web pages, and write nothing to the terminal: what goes wrong
-    in a task comes back as its exception. A task that kills its process is not given to another one:
-    distributed.KilledWorker. Raises RuntimeError if they do not start, as in a script without `__main__`.
+    in a task comes back as its exception. A task that kills its process is given to another one second_tries times,
+    and is then given up: distributed.KilledWorker. Raises RuntimeError if they do not start, as in a script without
+    `__main__`.
     """
     import dask
     from distributed import Client
@@ -28,7 +29,7 @@ def local_workers(num_workers):
                                              "distributed.worker.http.routes": []}))
         try:
             with held_interrupts():
-                cluster = stack.enter_context(_start(num_workers))
+                cluster = stack.enter_context(_start(num_workers, second_tries))
                 client = stack.enter_context(Client(cluster, set_as_default=False))
             yield client
         finally:
@@ -66,13 +67,13 @@ def in_processes(function, jobs, num_workers):
             yield job, None if error else future.result()
 
 
-def _start(num_workers):
+def _start(num_workers, second_tries):
     from distributed import LocalCluster
 
     try:
         return LocalCluster(n_workers=num_workers, threads_per_worker=1, processes=True, dashboard_address=None,
                             security=True, memory_limit=0, silence_logs=logging.CRITICAL,
-                            scheduler_kwargs={"allowed_failures": 0, "dashboard_address": "127.0.0.1:0"})
+                            scheduler_kwargs={"allowed_failures": second_tries, "dashboard_address": "127.0.0.1:0"})
     except RuntimeError as error:
         raise RuntimeError(
             f"{num_workers} worker processes did not start ({error}) Each of them reads the script that asks for them "

@@ -30,6 +30,7 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
 MAKES_ITS_CORPUS = ("01_data_scraping",)
+START_SECONDS = 300  # a kernel may take so long to start where many start at once
 
 
 def run_workbook(corpus="demo", force=False):
@@ -51,34 +52,47 @@ def run_workbook(corpus="demo", force=False):
     print("\n".join(headline(results)))
 
 
-def run_notebook(notebook, parameters, force=False, title=None):
+def run_notebook(notebook, parameters, force=False, title=None, quiet=False):
     """Executes one notebook with changed parameters; a run that is complete is not run again unless forced.
 
     Names and values are checked before anything starts. The executed notebook is <run folder>/executed.ipynb.
-    Returns (run folder, whether it was executed). RuntimeError if a cell fails: it names the cell and the notebook.
+    Returns (run folder, whether it was executed). RuntimeError if a cell fails: it names the cell and the notebook,
+    and has them as attributes, `cell` and `notebook`. quiet: no progress bar.
     """
-    notebook = notebook_path(notebook).stem
-    parameters = check_parameters(parameters, notebook_parameters(notebook), notebook)
-    corpus = None
-    if notebook not in READS_RECORDS_ONLY + MAKES_ITS_CORPUS and "corpus" in parameters:
-        corpus = find_corpus(parameters["corpus"])
-        parameters["corpus"] = corpus.name
-    folder = run_folder(notebook, SimpleNamespace(**parameters), corpus)
+    notebook, parameters, folder = place_of(notebook, parameters)
     title = title or notebook
-    done = (folder / "executed.ipynb").exists() and Run.read(folder).is_complete
-    if done and notebook in READS_RECORDS_ONLY:
-        done = _newest_record() < (folder / "executed.ipynb").stat().st_mtime
-    if done and not force:
+    if not force and is_done(notebook, folder):
         print(f"{title}: done already, in {short_path(folder)}")
         return folder, False
     if force:
         _forget(folder)
     with folder_lock(folder, title):
-        _execute(notebook, parameters, folder, title)
+        if not force and is_done(notebook, folder):  # by another process, while this one waited
+            return folder, False
+        _execute(notebook, parameters, folder, title, quiet)
     return folder, True
 
 
-def _execute(notebook, parameters, folder, title):
+def place_of(notebook, parameters, find=find_corpus):
+    """(name, all parameters, run folder) of a notebook with changed parameters, which are checked; nothing is run."""
+    notebook = notebook_path(notebook).stem
+    parameters = check_parameters(parameters, notebook_parameters(notebook), notebook)
+    corpus = None
+    if notebook not in READS_RECORDS_ONLY + MAKES_ITS_CORPUS and "corpus" in parameters:
+        corpus = find(parameters["corpus"])
+        parameters["corpus"] = corpus.name
+    return notebook, parameters, run_folder(notebook, SimpleNamespace(**parameters), corpus)
+
+
+def is_done(notebook, folder):
+    """Whether a run is complete; one that reads the records of others, only if none of them is newer."""
+    executed = folder / "executed.ipynb"
+    if not executed.exists() or not Run.read(folder).is_complete:
+        return False
+    return notebook not in READS_RECORDS_ONLY or _newest_record() < executed.stat().st_mtime
+
+
+def _execute(notebook, parameters, folder, title, quiet):
     import nbformat
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -95,6 +109,7 @@ def _execute(notebook, parameters, folder, title):
         total=len(code_cells) + 1,  # papermill adds one
         desc=title,
         mininterval=seconds,
+        disable=quiet,
         bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]",
     ) as bar:
         watcher = threading.Thread(target=_watch_training, args=(bar, folder, seconds, finished), daemon=True)
@@ -108,15 +123,18 @@ def _execute(notebook, parameters, folder, title):
                     kernel_name="python3",
                     cwd=source.parent,
                     progress_bar=False,
+                    start_timeout=START_SECONDS,
                     config=config,
                     on_cell_executed=lambda **_: bar.update(),
                 )
         except PapermillExecutionError as error:
             failed = output.replace(folder / "failed.ipynb")
-            raise RuntimeError(
+            stopped = RuntimeError(
                 f"{notebook} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
                 f"As far as it came: {failed}. What was done is kept: once the cause is mended, run the same again."
-            ) from None
+            )
+            stopped.cell, stopped.notebook = error.cell_index, failed
+            raise stopped from None
         finally:
             finished.set()
             watcher.join()

@@ -1,0 +1,191 @@
+"""Executes a sweep: many runs of notebooks, several at once, each as soon as what it needs is there."""
+
+import io
+import os
+import queue
+import time
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+from speakerlib.data.files import data_folder
+from speakerlib.data.workers import local_workers
+from speakerlib.experiments.records import short_path
+from speakerlib.experiments.sweep_files import read_sweep
+from speakerlib.experiments.sweep_progress import Board, estimates, overview, summarise, write_summary
+from speakerlib.experiments.workbook import is_done, run_notebook
+
+DONE, FAILED, WAITS, MISSING = "done", "failed", "waits", "missing"
+THREADS = 2  # of a run, unless told otherwise: more make a small network hardly faster
+_STARTS = "speakerlib-run"  # the topic on which workers say what they begin
+
+
+def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, num_threads=None, dry_run=False):
+    """Executes what is missing or failed of a sweep file (see read_sweep). Returns the summary, a row for each run.
+
+    Runs are processes of their own, num_workers at once with num_threads threads each: by default as many of two
+    threads as the computer has cores for. only: the name of a step; its runs, and those that they need. A failed run
+    is a row with its error, its cell and the notebook as far as it came; what needs it waits, the rest goes on. The
+    summary is <data>/sweeps/<sweep>/summary.csv, written after each run. dry_run: prints the runs and how long they
+    take, as far as earlier runs tell.
+
+    Raises what read_sweep raises; RuntimeError if the same sweep is at work already; KeyboardInterrupt with a
+    sentence when interrupted. In every case what is done is kept, and a run that was cut short goes on from its last
+    checkpoint when the sweep is run again.
+    """
+    sweep = read_sweep(path, corpus, overrides)
+    runs = _only(sweep, only)
+    rows = {run.folder: {"status": DONE if is_done(run.notebook, run.folder) else MISSING} for run in runs}
+    missing = [run for run in runs if rows[run.folder]["status"] == MISSING]
+    num_workers, num_threads = _sizes(len(missing), num_workers, num_threads)
+    seconds = estimates(missing)
+    print(overview(sweep, runs, missing, seconds, num_workers, num_threads))
+    if dry_run:
+        for run in runs:
+            print(f"  {rows[run.folder]['status']:8}{run.name}")
+        return summarise(runs, rows)
+    folder = data_folder() / "sweeps" / sweep.name
+    with _alone(folder):
+        start, board = time.time(), Board(runs, missing, seconds, num_workers)
+        try:
+            if missing:
+                with local_workers(num_workers, second_tries=1) as client, board:
+                    _execute(client, missing, rows, num_threads, board, lambda: write_summary(folder, runs, rows))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"Stopped: {board.num_done} of {len(runs)} runs are done. The same command goes "
+                                    "on, from the last checkpoints of those that were cut short.") from None
+        finally:
+            summary = write_summary(folder, runs, rows)
+    board.report(summary, time.time() - start, short_path(folder / "summary.csv"))
+    return summary
+
+
+def execute(notebook, parameters, title, environment, *needed):
+    """What a worker does for one run: a row of the summary. Never raises for what is the run's own fault."""
+    from distributed import get_worker
+
+    if any(row["status"] != DONE for row in needed):
+        return {"status": WAITS}
+    os.environ.update(environment)  # the kernel inherits it
+    get_worker().log_event(_STARTS, title)
+    start = time.time()
+    try:
+        with redirect_stdout(io.StringIO()):
+            run_notebook(notebook, parameters, title=title, quiet=True)
+        row = {"status": DONE}
+    except Exception as error:
+        cell = getattr(error, "cell", None)
+        row = {"status": FAILED, "error": _first_line(error), "cell": cell,
+               "executed": str(getattr(error, "notebook", "") or "")}
+    return {**row, "seconds": round(time.time() - start, 1)}
+
+
+def _execute(client, missing, rows, num_threads, board, keep):
+    """Hands the runs to the workers, and their rows to `rows` as they come; dask sees to what waits for what."""
+    environment = {"SPEAKERLIB_DATA": str(data_folder()), "OMP_NUM_THREADS": str(num_threads),
+                   "MKL_NUM_THREADS": str(num_threads), "OPENBLAS_NUM_THREADS": str(num_threads)}
+    futures, finished = {}, queue.Queue()
+    client.subscribe_topic(_STARTS, lambda event: board.begin(event[1]))
+    for place, run in enumerate(missing):
+        needed = [futures[run.needs]] if run.needs in futures else []
+        futures[run.folder] = client.submit(execute, run.notebook, run.parameters, run.name, environment, *needed,
+                                            key=f"run-{place}-{run.folder.name}", priority=-place, pure=False)
+        futures[run.folder].add_done_callback(lambda future, run=run: finished.put((run, future)))
+    try:
+        for _ in missing:
+            run, future = _next(finished, board)
+            rows[run.folder] = _row(run, future, rows)
+            board.end(run, rows[run.folder])
+            keep()
+    except BaseException:
+        _end_kernels(client)
+        raise
+
+
+def _next(finished, board):
+    """The next (run, future) that is finished; the board moves meanwhile."""
+    while True:
+        try:
+            return finished.get(timeout=1.0)
+        except queue.Empty:
+            board.refresh()
+
+
+def _row(run, future, rows):
+    """The row of a finished future; its process may have died, or that of the run it needs."""
+    if future.status == "finished":
+        return future.result()
+    if run.needs in rows and rows[run.needs]["status"] != DONE:
+        return {"status": WAITS}
+    error = future.exception() if future.status == "error" else "the workers are gone"
+    if type(error).__name__ == "KilledWorker":
+        error = "its process was killed, twice; was there memory enough? Try fewer workers (--workers)."
+    return {"status": FAILED, "error": _first_line(error)}
+
+
+def _end_kernels(client):
+    """Ends what the workers are executing, so that they end at once; checkpoints stay."""
+    try:
+        client.run(end_kernels, wait=False)
+        time.sleep(0.5)
+    except Exception:  # the workers are gone: their kernels end with them
+        return
+
+
+def end_kernels():
+    """In a worker: ends its kernels."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if any("ipykernel" in word for word in child.cmdline()):
+                child.kill()
+        except psutil.Error:
+            continue
+
+
+def _only(sweep, step):
+    """The runs of a step with those they need; all of them without one."""
+    if step is None:
+        return list(sweep.runs)
+    steps = list(dict.fromkeys(run.step for run in sweep.runs))
+    if step not in steps:
+        raise ValueError(f"sweep {sweep.name!r} has no step {step!r}; it has {', '.join(steps)}.")
+    needed = {run.needs for run in sweep.runs if run.step == step}
+    return [run for run in sweep.runs if run.step == step or run.folder in needed]
+
+
+def _sizes(num_runs, num_workers, num_threads):
+    """(runs at once, threads of each) for this computer's cores, unless told otherwise."""
+    from dask.system import CPU_COUNT
+
+    for name, value in (("workers", num_workers), ("threads", num_threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1.")
+    if num_workers is None:
+        num_workers = max(1, CPU_COUNT // (num_threads or THREADS))
+    if num_threads is None:
+        num_threads = max(1, CPU_COUNT // num_workers)
+    return max(1, min(num_workers, num_runs)), num_threads
+
+
+@contextmanager
+def _alone(folder):
+    """Holds the sweep's folder; RuntimeError if another process does."""
+    from filelock import FileLock, Timeout
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"this sweep is at work already, in another process ({folder}). Wait for it, or stop it: "
+                           "the same command then goes on from what is done.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _first_line(error):
+    """What went wrong, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
