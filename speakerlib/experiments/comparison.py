@@ -1,0 +1,209 @@
+"""Does a method beat its control? Paired on the same tasks, over test speakers and seeds, from run records alone."""
+
+import numpy as np
+import pandas as pd
+
+from speakerlib.experiments.ideas import BUDGET, PLAIN, TREATMENT, names, with_starts
+
+GOAL = 0.03  # what pretraining is asked to bring
+SHOTS = (1, 5)  # of the 5-way cells in the tables
+CELLS = ["condition", "num_way", "num_support", "labelled_speakers"]
+COLUMNS = [*CELLS, "seeds", "speakers", "control", "method", "difference", "low", "high"]
+
+
+def compare(results, method, control):
+    """How much more accurate one method is than another on the same tasks: a row for each cell of CELLS.
+
+    results: rows of read_results; method, control: {column: value, or a list of values} that choose rows of it, one
+    for each seed and cell. Columns: seeds and speakers (their numbers), control and method (mean accuracies),
+    difference, low, high. Each test speaker counts once, whatever the number of its queries. low, high: the 95 %
+    bootstrap interval over test speakers and seeds, both drawn again; the methods are apart if it excludes 0. With
+    few seeds it is somewhat too narrow.
+
+    Only seeds that both have are compared, and cells of which the records hold `by_speaker`. ValueError if there are
+    none, if two runs fill one cell of a seed, or if the two did not meet the same tasks.
+    """
+    return paired(_chosen(results, method, "method"), _chosen(results, control, "control"))
+
+
+def paired(method, control):
+    """As compare does, of the rows themselves."""
+    pairs = [_by_cell(rows, name) for rows, name in ((method, "method"), (control, "control"))]
+    lines = []
+    for cell in [cell for cell in pairs[0] if cell in pairs[1]]:
+        ours, theirs = pairs[0][cell], pairs[1][cell]
+        seeds = sorted(set(ours) & set(theirs))
+        if seeds:
+            lines.append({**dict(zip(CELLS, cell)), **_paired_cell(cell, [(ours[s], theirs[s]) for s in seeds])})
+    if not lines:
+        raise ValueError(f"nothing to compare: the method has seeds {_seeds(method)}, the control {_seeds(control)}, "
+                         "and no cell of a common seed with accuracies by speaker. Run both with the same seeds; runs "
+                         "of before accuracies were kept by speaker have to be deleted and run again.")
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def comparisons(results, pretraining):
+    """Each idea that was tried against the same training from scratch: (lines, waiting), two DataFrames.
+
+    results, pretraining: rows of read_results("05_protonet_training") and read_runs("04_mae_pretraining"). The
+    control shares everything in BUDGET, starts from random weights, and lacks what TREATMENT names. lines: the
+    columns of compare and of both lists, and `seen`: whether the channels of condition `changed` were met in training
+    or pretraining. waiting: the ideas without a control, one row each.
+    """
+    rows = with_starts(results, pretraining)
+    rows = rows[rows.get("by_speaker", pd.Series(None, index=rows.index, dtype=object)).notna()]
+    lines, waiting = [], []
+    for _, group in rows.groupby(BUDGET, dropna=False, sort=False):
+        is_control = ~group["pretrained"]
+        for name in ("frozen_blocks", "layer_decay", "norm_statistics"):
+            is_control &= group[name] == PLAIN[name]
+        for _, tried in group[~is_control].groupby(TREATMENT, dropna=False, sort=False):
+            tried, facts = _one_a_seed(tried), tried.iloc[0][[*BUDGET, *TREATMENT]].to_dict()
+            if set(tried["seed"]) & set(group.loc[is_control, "seed"]):
+                for line in paired(tried, group[is_control]).to_dict("records"):
+                    lines.append({**facts, **line, "seen": _seen(facts, tried, line["condition"])})
+            else:
+                waiting.append({**facts, "seeds": _seeds(tried)})
+    columns = list(dict.fromkeys([*BUDGET, *TREATMENT, *COLUMNS, "seen"]))
+    return pd.DataFrame(lines, columns=columns), pd.DataFrame(waiting, columns=[*BUDGET, *TREATMENT, "seeds"])
+
+
+def condition_name(row):
+    """`recorded`, `changed` (family I), or `changed (II)`: conditions that are never one column."""
+    family = row.get("channel_family")
+    return row["condition"] if not isinstance(family, str) or family == "I" else f"{row['condition']} ({family})"
+
+
+def help_tables(lines):
+    """"Does pretraining help?" as [(caption, DataFrame of strings), ...]: with few labelled speakers, and with all.
+
+    A block for each number of labelled speakers and control: first the control's accuracy, then the differences.
+    """
+    tables = []
+    for few, title in ((True, "with few labelled speakers"), (False, "with every training speaker labelled")):
+        part = lines[(lines["labelled_speakers"] > 0) == few]
+        if len(part):
+            caption = f"Does pretraining help {title}? {_shared(part)}"
+            tables.append((caption, _help_table(part)))
+    return tables
+
+
+def ideas_of(lines):
+    """The lines with the columns `idea` (a short name) and `start` (the control's name)."""
+    bare = {"pretrained": False, "frozen_blocks": 0, "layer_decay": 1.0, "norm_statistics": "batch"}
+    return lines.assign(idea=names(lines), start=names(lines.assign(**bare)))
+
+
+def _help_table(lines):
+    lines, table = ideas_of(lines[lines["num_support"].isin(SHOTS)]), []
+    budget = [name for name in BUDGET if name != "labelled_speakers"]
+    for _, block in lines.groupby(["labelled_speakers", *budget], dropna=False, sort=True):
+        control = block["start"].iloc[0].replace("no pretraining", "from scratch")
+        labelled = block["labelled_speakers"].iloc[0] or "all"
+        best = block.loc[block.groupby(["condition", "num_support"], sort=False)["seeds"].idxmax()]
+        table.append({"start": f"{control}: accuracy", "labelled": labelled, "seeds": best["seeds"].max(),
+                      **{_column(line): f"{100 * line['control']:.1f}" for line in best.to_dict("records")}})
+        for idea, tried in block.groupby("idea"):
+            table.append({"start": idea, "labelled": labelled, "seeds": tried["seeds"].max(),
+                          **{_column(line): difference(line) for line in tried.to_dict("records")}})
+    frame = pd.DataFrame(table).set_index("start").fillna("")
+    cells = [name for name in frame if name not in ("labelled", "seeds")]
+    order = sorted(cells, key=lambda name: (not name.startswith("recorded"), name.rsplit(" ", 1)[0],
+                                            int(name.rsplit(" ", 1)[1].split("-")[0])))
+    return frame[["labelled", "seeds", *order]]
+
+
+def difference(line):
+    """"+3.5 (+0.3 to +6.8)" in points; a star where the goal is reached and the interval excludes 0."""
+    text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * line[name] for name in ("difference", "low", "high")))
+    return text + " ★" * bool(line["low"] > 0 and line["difference"] >= GOAL) + " †" * bool(line["seen"])
+
+
+def _column(line):
+    return f"{line['condition']} {line['num_support']:.0f}-shot"
+
+
+def _shared(lines):
+    """What all lines of a table have in common, for its caption."""
+    first = lines.iloc[0]
+    told = {"corpus": "{}", "front_end": "{}", "segment_seconds": "{:g} s", "encoder": "{}",
+            "num_train_iterations": "{:.0f} steps"}
+    parts = [text.format(first[name]) for name, text in told.items() if lines[name].nunique() == 1]
+    return f"{lines['num_way'].iloc[0]:.0f}-way, {', '.join(parts)}"
+
+
+def _chosen(results, where, who):
+    chosen = pd.Series(True, index=results.index)
+    for name, value in where.items():
+        if name not in results:
+            raise ValueError(f"{who}: results have no column {name!r}. They have: {', '.join(map(str, results))}.")
+        chosen &= results[name].isin(value if isinstance(value, (list, tuple, set)) else [value])
+    if not chosen.any():
+        raise ValueError(f"{who}: no row of the results has {where}.")
+    return results[chosen]
+
+
+def _by_cell(rows, who):
+    """cell -> {seed: row}, of the rows that have accuracies by speaker."""
+    cells = {}
+    for row in rows.to_dict("records"):
+        if isinstance(row.get("by_speaker"), dict) and row["by_speaker"]:
+            cell = (condition_name(row), row["num_way"], row["num_support"], row.get("labelled_speakers", 0))
+            seeds = cells.setdefault(cell, {})
+            if row["seed"] in seeds:
+                raise ValueError(f"{who}: runs {seeds[row['seed']]['run']} and {row['run']} both fill {_text(cell)} of "
+                                 f"seed {row['seed']}. Choose by more columns, so that one is left.")
+            seeds[row["seed"]] = row
+    return cells
+
+
+def _paired_cell(cell, pairs):
+    for ours, theirs in pairs:
+        if ours.get("episodes") != theirs.get("episodes") or set(ours["by_speaker"]) != set(theirs["by_speaker"]):
+            raise ValueError(f"{_text(cell)}, seed {ours['seed']}: runs {ours['run']} and {theirs['run']} met other "
+                             f"tasks (episodes {ours.get('episodes')} and {theirs.get('episodes')}). Runs are compared "
+                             "on the same tasks only: same corpus, seed, num_query, test_tasks and rule.")
+    ours, theirs = (pd.DataFrame([pair[i]["by_speaker"] for pair in pairs]).to_numpy(dtype=float) for i in (0, 1))
+    low, high = interval_over_speakers_and_seeds(ours - theirs)
+    control, method = np.nanmean(theirs), np.nanmean(ours)
+    return {"seeds": len(pairs), "speakers": ours.shape[1], "control": control, "method": method,
+            "difference": method - control, "low": low, "high": high}
+
+
+def interval_over_speakers_and_seeds(values, seed=0, draws=4000):
+    """95 % bootstrap interval of the mean of values (seeds, speakers), rows and columns both drawn again (Owen 2007).
+
+    NaN: a speaker that had no query with that seed.
+    """
+    known = np.isfinite(values)
+    rng = np.random.default_rng(seed)
+    rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float) for n in values.shape)
+    total = np.einsum("ds,sp,dp->d", rows, np.where(known, values, 0), columns, optimize=True)
+    count = np.einsum("ds,sp,dp->d", rows, known.astype(float), columns, optimize=True)
+    means = total[count > 0] / count[count > 0]
+    return tuple(float(value) for value in np.percentile(means, [2.5, 97.5]))
+
+
+def _one_a_seed(rows):
+    """Where a seed was tried from several autoencoders, the one of its own seed."""
+    own = (rows["start_seed"] == rows["seed"]).astype(int)
+    rows = rows.assign(_own=own).sort_values("_own", ascending=False, kind="stable")
+    first = rows.groupby("seed")["run"].transform("first")
+    return rows[rows["run"] == first].drop(columns="_own")
+
+
+def _seen(facts, rows, condition):
+    """Whether the channels of this condition were met before the test."""
+    if condition == "recorded":
+        return False
+    tested = rows[rows["condition"] != "recorded"]
+    families = {row.get("channel_family") for row in tested.to_dict("records") if condition_name(row) == condition}
+    return bool(families & {facts["augment"], facts["start_augment"]})
+
+
+def _seeds(rows):
+    return ", ".join(str(seed) for seed in sorted(rows["seed"].unique()))
+
+
+def _text(cell):
+    return f"{cell[0]}, {cell[1]:.0f}-way {cell[2]:.0f}-shot, labelled_speakers={cell[3]:.0f}"

@@ -1,0 +1,142 @@
+"""Work A's table of masks and ratios: accuracy from each autoencoder's encoder, published beside measured."""
+
+import numpy as np
+import pandas as pd
+
+from speakerlib.experiments.comparison import condition_name
+from speakerlib.experiments.ideas import BUDGET, PLAIN_START, START, TREATMENT, names, with_starts
+from speakerlib.experiments.tables import has_curve, published
+
+MASKS = ("strips", "boxes")
+RATIOS = (0.55, 0.65, 0.75, 0.85, 0.95)
+PUBLISHED = "published (VoxCeleb1)"
+SWEEP = "notebooks/sweeps/masks.yaml"
+
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 97.5 %, of 2 to 10 seeds
+_RECIPE = [*BUDGET, *(name for name in TREATMENT if name not in ("start_mask", "start_mask_ratio"))]
+
+
+def mask_grids(results, pretraining, least=2):
+    """What the table shows, measured: [(recipe dict, cells), ...], a recipe being all but mask, ratio and seed.
+
+    results, pretraining: rows of read_results("05_protonet_training") and read_runs("04_mae_pretraining"), joined by
+    the id of the autoencoder's run. cells: rows of mask, mask_ratio, condition, accuracy, interval (half of the 95 %
+    one: over seeds where there are several, else over tasks) and seeds; from scratch: mask None. Recipes with fewer
+    than `least` of the ten cells are left out.
+    """
+    if results.empty:
+        return []
+    rows = with_starts(results, pretraining).dropna(subset="accuracy")
+    rows = rows.query("num_way == num_support == trained_num_way == trained_num_support == 5")
+    rows = rows.assign(condition=[condition_name(row) for row in rows.to_dict("records")])
+    known = rows["start_mask"].isin(MASKS) & rows["start_mask_ratio"].isin(RATIOS)
+    scratch = rows[~rows["pretrained"]]
+    grids = []
+    for key, group in rows[known].groupby(_RECIPE, dropna=False, sort=True):
+        recipe = dict(zip(_RECIPE, key))
+        if len(group[["start_mask", "start_mask_ratio"]].drop_duplicates()) < least:
+            continue
+        cells = [_cell(mask, ratio, part) for (mask, ratio, _), part in
+                 group.groupby(["start_mask", "start_mask_ratio", "condition"], sort=False)]
+        control = scratch
+        for name in BUDGET:
+            control = control[control[name] == recipe[name]]
+        cells += [_cell(None, None, part) for _, part in control.groupby("condition", sort=False)]
+        grids.append((recipe, pd.DataFrame(cells)))
+    for (recipe, _), idea in zip(grids, names(pd.DataFrame([recipe for recipe, _ in grids]))) if grids else ():
+        recipe["idea"] = idea
+    return grids
+
+
+def published_cells():
+    """Work A's ten cells and the one from scratch, in the form of mask_grids."""
+    rows = published("boccio")
+    ten = rows[rows["table"] == "pretrained"]
+    scratch = rows.query("table == 'nine cells' and num_way == 5 and num_support == 5").assign(mask=None)
+    cells = pd.concat([ten, scratch])[["mask", "mask_ratio", "accuracy", "interval"]]
+    cells[["accuracy", "interval"]] /= 100
+    return cells.assign(condition=PUBLISHED, seeds=1)
+
+
+def mae_tables(results, pretraining):
+    """[(caption, DataFrame of strings), ...]: published and measured, a line for each mask and condition.
+
+    The best ratio of each line is starred. "not run": see how_to_fill.
+    """
+    return [(_caption(recipe, cells), _table(cells)) for recipe, cells in mask_grids(results, pretraining)]
+
+
+def how_to_fill(corpus):
+    """A sentence for cells that were not run: the sweep, and the commands of a single cell."""
+    return (f"All ten cells, and what is missing of them: speakerlib sweep {SWEEP}. One cell: speakerlib run "
+            f"04_mae_pretraining -p corpus {corpus} -p mask strips -p mask_ratio 0.55, then speakerlib run "
+            f"05_protonet_training -p corpus {corpus} -p init <the run that it names>.")
+
+
+def error_curves(pretraining):
+    """{(mask, mask_ratio): [history of each seed]} of the autoencoders whose errors one picture may compare.
+
+    Those of work A (PLAIN_START but for the mask and ratio), of the settings with which most were trained.
+    """
+    if pretraining.empty:
+        return {}
+    rows = pretraining.assign(**{name: value for name, value in PLAIN_START.items() if name not in pretraining})
+    rows = rows.fillna({name: value for name, value in PLAIN_START.items()})
+    for name in ("encoder", "target", "augment"):
+        rows = rows[rows[name] == PLAIN_START[name]]
+    rows = rows[rows["mask"].isin(MASKS) & has_curve(rows)]
+    if rows.empty:
+        return {}
+    shared = [name for name in (*START, "corpus_fingerprint", "front_end", "segment_seconds", "test_interval")
+              if name not in ("mask", "mask_ratio", "seed")]
+    rows = max((part for _, part in rows.groupby(shared, dropna=False)), key=len)
+    return {key: [pd.read_csv(folder / "metrics.csv") for folder in part["folder"]]
+            for key, part in rows.groupby(["mask", "mask_ratio"])}
+
+
+def _cell(mask, ratio, rows):
+    accuracies, seeds = rows.groupby("seed")["accuracy"].mean(), rows["seed"].nunique()
+    interval = float(rows["interval"].iloc[0])
+    if seeds > 1:
+        interval = _T[min(seeds, 10) - 2] * float(accuracies.std(ddof=1)) / np.sqrt(seeds)
+    return {"mask": mask, "mask_ratio": ratio, "condition": rows["condition"].iloc[0],
+            "accuracy": float(accuracies.mean()), "interval": interval, "seeds": seeds}
+
+
+def _table(cells):
+    conditions = list(dict.fromkeys(cells["condition"]))
+    cells, table = pd.concat([published_cells(), cells]), []
+    for mask in MASKS:
+        for condition in (PUBLISHED, *conditions):
+            line = cells[cells["condition"] == condition]
+            ten = line[line["mask"] == mask].set_index("mask_ratio")
+            best = round(ten["accuracy"].max(), 3) if len(ten) else None
+            texts = {f"{ratio:g}": _text(ten.loc[ratio], best) if ratio in ten.index else "not run" for ratio in RATIOS}
+            scratch = line[line["mask"].isna()]
+            table.append({"mask": f"{mask}, {condition}", **texts,
+                          "from scratch": _text(scratch.iloc[0]) if len(scratch) else "not run"})
+    return pd.DataFrame(table).set_index("mask")
+
+
+def _text(cell, best=None):
+    text = f"{100 * cell['accuracy']:.1f} ± {100 * cell['interval']:.1f}"
+    return text + (" ★" if best is not None and round(cell["accuracy"], 3) == best else "")
+
+
+def _caption(recipe, cells):
+    seeds = sorted(set(cells["seeds"]))
+    over = "seeds" if seeds[0] > 1 else "tasks" if seeds[-1] == 1 else "seeds where there are several, else over tasks"
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    steps = recipe["start_num_train_iterations"]
+    parts = [
+        f"5-way 5-shot from an autoencoder's encoder, by mask and ratio: {recipe['corpus']} "
+        f"({'synthetic' if recipe['synthetic'] else 'real'} speech)",
+        recipe["idea"],
+        f"{recipe['front_end']} {recipe['segment_seconds']} s",
+        recipe["protocol"],
+        "" if pd.isna(steps) else f"pretraining {steps:.0f} steps of {recipe['start_batch_size']:.0f} clips",
+        f"training {recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks",
+        f"seeds: {count}",
+        f"± is the 95 % interval over {over}",
+    ]
+    return ", ".join(part for part in parts if part)
