@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from speakerlib.models.autoencoder import ConvAutoencoder
-from speakerlib.models.encoders import ConvEncoder, count_parameters
+from speakerlib.models.autoencoder import ConvAutoencoder, build_autoencoder
+from speakerlib.models.encoders import ENCODERS, ConvEncoder, build_encoder, count_parameters
 from speakerlib.models.masks import draw_masks
 from speakerlib.models.objectives import reconstruction_loss
 
@@ -76,6 +76,17 @@ def test_the_encoder_is_that_of_chapter_05_bit_for_bit():
     frames, _ = a_batch()
     assert torch.equal(encoder.eval()(frames), model.encoder.eval()(frames))
     assert count_parameters(model.encoder) == 134_688
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_has_an_autoencoder_whose_encoder_is_its_own(name):
+    """Chapter 05 builds from the name and the clip's size alone, and gets weights that fit bit for bit."""
+    torch.manual_seed(0)
+    model, encoder = build_autoencoder(name, 64, 151), build_encoder(name, 64, 151)
+    encoder.load_state_dict(model.encoder.state_dict())
+    frames, _ = a_batch()
+    assert torch.equal(encoder.eval()(frames), model.encoder.eval()(frames))
+    assert type(model.encoder) is type(encoder) and len(encoder.blocks) > 1
 
 
 def test_a_few_steps_lower_the_error_and_every_weight_learns():
