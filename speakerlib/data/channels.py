@@ -149,5 +149,5 @@ def _hash64(text):
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-VERSIONS = {"I": 1, "II": 2}  # raise a family's when it comes to draw or change anything else: old features are not read
+VERSIONS = {"I": 1, "II": 2}  # raise a family's when a seed comes to mean another channel: old features are not read
 FAMILIES = {"I": _equalised_and_noisy, "II": _in_a_room_over_a_line}

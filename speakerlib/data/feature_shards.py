@@ -72,13 +72,14 @@ def _compute_missing(folder, shards, corpus, segments, front_end, settings, plan
 
     done = sum(shard["segments"] for shard in shards if shard["checksum"])
     title = f"features of {corpus.name}, {front_end.name}, {settings['condition']}"
+    pool = BabblePool(corpus) if settings["channel_family"] == "II" else None
     first = 0
     with tqdm(total=len(segments), initial=done, desc=title, unit="segment", delay=1,
               disable=not progress) as bar:
         for shard in shards:
             if shard["checksum"] is None:
                 rows = segments.iloc[first:first + shard["segments"]]
-                batches = _batches(corpus, rows, front_end, settings)
+                batches = _batches(corpus, rows, front_end, settings, pool)
                 shard["checksum"] = write_shard(folder / shard["name"], batches, plan, bar)
             first += shard["segments"]
 
@@ -128,10 +129,9 @@ def remove_others(folder, shards):
             path.unlink()
 
 
-def _batches(corpus, rows, front_end, settings):
+def _batches(corpus, rows, front_end, settings, pool):
     """Yields the features (n, frames, mels) of consecutive segments, straight from the waveform store."""
     batch = max(1, int(BATCH_SECONDS / settings["segment_seconds"]))
-    pool = BabblePool(corpus) if settings["channel_family"] == "II" else None
     for first in range(0, len(rows), batch):
         part = rows.iloc[first:first + batch]
         places = zip(part["utterance"].tolist(), part["start"].tolist(), part["length"].tolist())
