@@ -84,11 +84,12 @@ def draw_identification(table, frames, num_way, num_tasks=1000, num_support=1, n
 def _draw_enrolment(random, rows, sessions, frames, num_support, num_query, length, rule):
     """(rows of each shot, positions in rows that may be queries), or None if a speaker's utterances are too few."""
     order = random.permutation(len(rows))
+    spent = np.arange(len(rows) + 1)  # how many of order cannot be queries once the first so many are enrolled
     if rule == "session":  # one session after the other, in the order in which they turn up
         rank = pd.factorize(sessions[order])[0]
-        order = order[np.argsort(rank, kind="stable")]
-    free = [_free(order, taken, sessions, rule) for taken in range(len(rows) + 1)]
-    most = max((taken for taken in range(len(free)) if len(free[taken]) >= num_query), default=0)
+        order, rank = order[np.argsort(rank, kind="stable")], np.sort(rank)
+        spent = np.append(0, np.searchsorted(rank, rank, side="right"))
+    most = np.searchsorted(spent, len(rows) - num_query, side="right") - 1  # utterances that can be spared
     if most < num_support:
         return None
     shots, filled, taken = [[] for _ in range(num_support)], np.zeros(num_support), 0
@@ -97,14 +98,7 @@ def _draw_enrolment(random, rows, sessions, frames, num_support, num_query, leng
         shots[shortest].append(int(rows[order[taken]]))
         filled[shortest] += frames[rows[order[taken]]]
         taken += 1
-    return shots, free[taken]
-
-
-def _free(order, taken, sessions, rule):
-    """Positions that share nothing with the first `taken` ones of order."""
-    if rule == "utterance":
-        return order[taken:]
-    return order[~np.isin(sessions[order], sessions[order[:taken]])]
+    return shots, order[spent[taken]:]
 
 
 def _draw_episodes(names, enrolments, num_way, num_tasks, num_support, num_query, num_cuts, seed):

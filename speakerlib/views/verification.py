@@ -1,7 +1,7 @@
 """Pictures of verification: DET curves on probit axes, and histograms of the scores of both kinds of trials."""
 
 import numpy as np
-from scipy.special import ndtri
+import torch
 
 from speakerlib.experiments.verification import det_points, equal_error_rate
 from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure
@@ -17,22 +17,23 @@ def plot_det(scored, title=None, limits=(0.005, 0.6), axis=None):
     line errs less. The dots are the equal error rates. limits: the rates that are shown.
     """
     if axis is None:
-        _, axis = new_figure(6.4, 5.6)
-    low, high = (float(ndtri(limit)) for limit in limits)
+        _, axis = new_figure(5.8, 5.6)
+    low, high = (float(_probit(limit)) for limit in limits)
     for number, (label, (scores, labels)) in enumerate(scored.items()):
         false_alarm, miss, _ = det_points(scores, labels)
         rate = equal_error_rate(false_alarm, miss)
         colour = PALETTE[number % len(PALETTE)]
+        outside = ", below this picture" if _probit(rate) < low else ""
         axis.plot(*_corners(false_alarm, miss, low, high), color=colour, linestyle=_LINES[number % len(_LINES)],
-                  label=f"{label}: EER {100 * rate:.1f} %")
-        if low <= ndtri(rate) <= high:
-            axis.plot(ndtri(rate), ndtri(rate), MARKERS[number % len(MARKERS)], color=colour, markersize=7)
+                  label=f"{label}: EER {100 * rate:.1f} %{outside}")
+        if low <= _probit(rate) <= high:
+            axis.plot(_probit(rate), _probit(rate), MARKERS[number % len(MARKERS)], color=colour, markersize=7)
     axis.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle=":")
-    axis.annotate("equal errors", (high, high), xytext=(-6, -14), textcoords="offset points", ha="right", va="top",
-                  color=GREY, fontsize=9)
+    axis.annotate("equal errors", (high, high), xytext=(-10, -4), textcoords="offset points", ha="right", va="top",
+                  rotation=45, color=GREY, fontsize=9)
     ticks = [tick for tick in TICKS if limits[0] <= tick <= limits[1]]
     names = [f"{100 * tick:g}" for tick in ticks]
-    axis.set(xlim=(low, high), ylim=(low, high), xticks=ndtri(ticks), xticklabels=names, yticks=ndtri(ticks),
+    axis.set(xlim=(low, high), ylim=(low, high), xticks=_probit(ticks), xticklabels=names, yticks=_probit(ticks),
              yticklabels=names, xlabel="false alarms: other speakers accepted (%)",
              ylabel="misses: the speaker rejected (%)", title=title or "Detection error trade-off")
     axis.set_aspect("equal")
@@ -48,24 +49,29 @@ def plot_scores(scores, labels, title=None, axis=None, bins=60):
     false_alarm, miss, threshold = det_points(scores, labels)
     scores, target = np.asarray(scores), np.asarray(labels) == 1
     if axis is None:
-        _, axis = new_figure(7.5, 3.8)
+        _, axis = new_figure(8.6, 3.8)
     edges = np.linspace(scores.min(), scores.max(), bins + 1) if scores.min() < scores.max() else bins
     for kind, name, colour, hatch in ((~target, "two speakers", PALETTE[3], "//"), (target, "one speaker", PALETTE[0],
                                                                                    None)):
         axis.hist(scores[kind], bins=edges, density=True, color=colour, alpha=0.55, hatch=hatch, edgecolor="white",
-                  linewidth=0.3, label=f"{name}: {np.count_nonzero(kind):,} trials")
+                  linewidth=0.3, label=f"{name}:\n{np.count_nonzero(kind):,} trials")
     rate, place = equal_error_rate(false_alarm, miss), threshold[np.abs(miss - false_alarm).argmin()]
     axis.axvline(place, color=PALETTE[6], linestyle="--", linewidth=1.4,
-                 label=f"threshold {place:.2f}: {100 * rate:.1f} % of both err")
+                 label=f"threshold {place:.2f}:\n{100 * rate:.1f} % of each err")
     axis.set(xlabel="score", ylabel="density", title=title or "Scores of the trials")
     axis.grid(axis="x", visible=False)
-    axis.legend()
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1)
     return axis.figure
+
+
+def _probit(rate):
+    """The standard normal deviate below which `rate` of a population lies; infinite for 0 and 1."""
+    return torch.special.ndtri(torch.as_tensor(np.asarray(rate, dtype=np.float64))).numpy()
 
 
 def _corners(false_alarm, miss, low, high, steps=2000):
     """The curve in probits, thinned to what a picture can show, drawn out to the edges where it leaves them."""
-    x, y = (np.clip(ndtri(rate), low - 1, high + 1) for rate in (false_alarm, miss))
+    x, y = (np.clip(_probit(rate), low - 1, high + 1) for rate in (false_alarm, miss))
     cells = np.round(np.stack([x, y]) * (steps / (high - low)))
     keep = np.append(True, (np.diff(cells) != 0).any(axis=0))
     keep[:-1] |= keep[1:]  # both ends of each step: a step of one list's few trials stays square
