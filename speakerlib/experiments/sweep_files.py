@@ -99,6 +99,8 @@ def read_sweep(path, corpus=None, overrides=None):
                     values = {**given, **({"init": init} if init is not None else {})}
                     made.append(_planned(step, notebook, case, values, varied, source, find))
             runs[step] = made
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{where}: {error}") from error
         except (ValueError, TypeError) as error:
             raise ValueError(f"{where}: {error}") from error
     if unused:
