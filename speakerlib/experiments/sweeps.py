@@ -3,6 +3,7 @@
 import io
 import os
 import queue
+import shutil
 import time
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -15,6 +16,7 @@ from speakerlib.experiments.sweep_progress import Board, estimates, overview, su
 from speakerlib.experiments.workbook import is_done, run_notebook
 
 DONE, FAILED, WAITS, MISSING = "done", "failed", "waits", "missing"
+TRIES = 2  # of a run that kills its process, which may have been its neighbour's fault
 THREADS = 2  # of a run, unless told otherwise: more make a small network hardly faster
 _STARTS = "speakerlib-run"  # the topic on which workers say what they begin
 
@@ -48,8 +50,8 @@ def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, nu
         start, board = time.time(), Board(runs, missing, seconds, num_workers)
         try:
             if missing:
-                with local_workers(num_workers, second_tries=1) as client, board:
-                    _execute(client, missing, rows, num_threads, board, lambda: write_summary(folder, runs, rows))
+                with _workers(num_workers) as client, board:
+                    _execute(client, missing, rows, num_threads, board, folder, runs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"Stopped: {board.num_done} of {len(runs)} runs are done. The same command goes "
                                     "on, from the last checkpoints of those that were cut short.") from None
@@ -59,35 +61,51 @@ def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, nu
     return summary
 
 
-def execute(notebook, parameters, title, environment, *needed):
-    """What a worker does for one run: a row of the summary. Never raises for what is the run's own fault."""
+def execute(run, environment, begun, *needed):
+    """What a worker does for one run: its row of the summary. Never raises for what is the run's own fault.
+
+    begun: a file that counts how often the run was begun and not ended, because its process was killed.
+    """
     from distributed import get_worker
 
     if any(row["status"] != DONE for row in needed):
         return {"status": WAITS}
+    begun = Path(begun)
+    tries = begun.read_text().count("begun") if begun.exists() else 0
+    if tries >= TRIES and not is_done(run.notebook, run.folder):
+        return {"status": FAILED, "error": f"its process was killed {tries} times; was there memory enough? Try fewer "
+                                           "workers (--workers)."}
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.write_text("begun\n" * (tries + 1))
     os.environ.update(environment)  # the kernel inherits it
-    get_worker().log_event(_STARTS, title)
+    get_worker().log_event(_STARTS, run.name)
     start = time.time()
     try:
         with redirect_stdout(io.StringIO()):
-            run_notebook(notebook, parameters, title=title, quiet=True)
+            run_notebook(run.notebook, run.parameters, title=run.name, quiet=True)
         row = {"status": DONE}
     except Exception as error:
-        cell = getattr(error, "cell", None)
-        row = {"status": FAILED, "error": _first_line(error), "cell": cell,
-               "executed": str(getattr(error, "notebook", "") or "")}
+        row = {"status": FAILED, "error": _first_line(error), "cell": getattr(error, "cell", None),
+               "executed": str(getattr(error, "notebook", ""))}
+    begun.unlink(missing_ok=True)
     return {**row, "seconds": round(time.time() - start, 1)}
 
 
-def _execute(client, missing, rows, num_threads, board, keep):
+def _workers(num_workers):
+    """A client of this computer's workers; dask counts as a failure what merely waited on a worker that died."""
+    return local_workers(num_workers, second_tries=1_000_000)
+
+
+def _execute(client, missing, rows, num_threads, board, folder, runs):
     """Hands the runs to the workers, and their rows to `rows` as they come; dask sees to what waits for what."""
     environment = {"SPEAKERLIB_DATA": str(data_folder()), "OMP_NUM_THREADS": str(num_threads),
                    "MKL_NUM_THREADS": str(num_threads), "OPENBLAS_NUM_THREADS": str(num_threads)}
-    futures, finished = {}, queue.Queue()
+    futures, finished, begun = {}, queue.Queue(), folder / ".begun"
+    shutil.rmtree(begun, ignore_errors=True)
     client.subscribe_topic(_STARTS, lambda event: board.begin(event[1]))
     for place, run in enumerate(missing):
         needed = [futures[run.needs]] if run.needs in futures else []
-        futures[run.folder] = client.submit(execute, run.notebook, run.parameters, run.name, environment, *needed,
+        futures[run.folder] = client.submit(execute, run, environment, str(begun / run.folder.name), *needed,
                                             key=f"run-{place}-{run.folder.name}", priority=-place, pure=False)
         futures[run.folder].add_done_callback(lambda future, run=run: finished.put((run, future)))
     try:
@@ -95,10 +113,12 @@ def _execute(client, missing, rows, num_threads, board, keep):
             run, future = _next(finished, board)
             rows[run.folder] = _row(run, future, rows)
             board.end(run, rows[run.folder])
-            keep()
+            write_summary(folder, runs, rows)
     except BaseException:
         _end_kernels(client)
         raise
+    finally:
+        client.unsubscribe_topic(_STARTS)
 
 
 def _next(finished, board):
@@ -111,14 +131,12 @@ def _next(finished, board):
 
 
 def _row(run, future, rows):
-    """The row of a finished future; its process may have died, or that of the run it needs."""
+    """The row of a finished future, or of one that was lost."""
     if future.status == "finished":
         return future.result()
     if run.needs in rows and rows[run.needs]["status"] != DONE:
         return {"status": WAITS}
-    error = future.exception() if future.status == "error" else "the workers are gone"
-    if type(error).__name__ == "KilledWorker":
-        error = "its process was killed, twice; was there memory enough? Try fewer workers (--workers)."
+    error = future.exception() if future.status == "error" else "its worker is gone"
     return {"status": FAILED, "error": _first_line(error)}
 
 
