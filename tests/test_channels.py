@@ -1,4 +1,4 @@
-"""Channels: a function of the clip's seed alone, with the ranges that the module states."""
+"""Channels: a function of the clip's seed alone, with the ranges that the module states; both families."""
 
 import numpy as np
 import pytest
@@ -21,6 +21,19 @@ def parts(waveforms, seeds):
     return (plus - minus) / 2, (plus + minus) / 2
 
 
+def voices(num_clips, num_samples):
+    """What stands for babble: each clip's own noise, at any level."""
+    return noise(num_clips, num_samples, seed=9).numpy() * 3
+
+
+def through(waveforms, seeds, family):
+    babble = voices(*waveforms.shape) if family == "II" else None
+    return apply_channels(waveforms, seeds, family, babble)
+
+
+both_families = pytest.mark.parametrize("family", ["I", "II"])
+
+
 def power_spectrum(waveforms, points):
     """Mean power (clips, points) in a third of an octave about each frequency in Hz."""
     power = torch.fft.rfft(waveforms).abs().square()
@@ -34,41 +47,94 @@ def rms(waveforms):
 
 
 @settings(max_examples=20, deadline=None)
-@given(order=st.permutations(range(6)), size=st.integers(1, 6), base=st.integers(0, 2 ** 64 - 7))
-def test_a_clip_depends_on_its_seed_and_not_on_its_batch(order, size, base):
-    waveforms, seeds = noise(6, 8000), [base + clip for clip in range(6)]
-    whole = apply_channels(waveforms, seeds)
+@given(order=st.permutations(range(6)), size=st.integers(1, 6), base=st.integers(0, 2 ** 64 - 7),
+       family=st.sampled_from(["I", "II"]))
+def test_a_clip_depends_on_its_seed_and_not_on_its_batch(order, size, base, family):
+    waveforms, seeds, babble = noise(6, 8000), [base + clip for clip in range(6)], voices(6, 8000)
+    whole = apply_channels(waveforms, seeds, family, babble)
     chosen = order[:size]
-    part = apply_channels(waveforms[chosen], [seeds[clip] for clip in chosen])
+    part = apply_channels(waveforms[chosen], [seeds[clip] for clip in chosen], family, babble[chosen])
     assert (part - whole[chosen]).abs().max() < 1e-6
 
 
-def test_the_same_seed_is_the_same_channel_and_another_is_another():
-    waveforms = noise(1, 16000).repeat(3, 1)
-    first, again, other = apply_channels(waveforms, [(5, 1), (5, 1), (5, 2)])
+@both_families
+def test_the_same_seed_is_the_same_channel_and_another_is_another(family):
+    waveforms, babble = noise(1, 16000).repeat(3, 1), voices(1, 16000).repeat(3, 0)
+    first, again, other = apply_channels(waveforms, [(5, 1), (5, 1), (5, 2)], family, babble)
     assert torch.equal(first, again)
     assert (first - other).abs().mean() > 0.005
     assert torch.equal(waveforms, noise(1, 16000).repeat(3, 1))  # the input stays as it was
 
 
-def test_the_level_stays():
+@both_families
+def test_the_level_stays(family):
     waveforms = noise(40, 16000) * torch.linspace(0.01, 1, 40)[:, None]
-    changed = apply_channels(waveforms, range(40))
-    np.testing.assert_allclose(rms(changed), rms(waveforms), rtol=1e-4)
+    changed = through(waveforms, range(40), family)
+    clipped = (changed.abs() == 1).any(dim=1)
+    assert clipped.sum() < 12
+    np.testing.assert_allclose(rms(changed)[~clipped], rms(waveforms)[~clipped], rtol=1e-4)
 
 
-def test_loud_clips_are_clipped_to_full_scale():
+@both_families
+def test_loud_clips_are_clipped_to_full_scale(family):
     square = torch.sign(noise(8, 8000))
-    assert apply_channels(square, range(8)).abs().max() == 1
+    assert through(square, range(8), family).abs().max() == 1
 
 
-def test_silence_stays_silence():
+@both_families
+def test_silence_stays_silence(family):
     waveforms = noise(2, 8000)
     waveforms[0] = 0
-    changed = apply_channels(waveforms, [3, 4])
+    changed = through(waveforms, [3, 4], family)
     assert torch.equal(changed[0], torch.zeros(8000))
-    assert torch.isfinite(changed).all()
-    assert torch.isfinite(apply_channels(torch.full((1, 8000), 1e-25), [3])).all()
+    assert torch.isfinite(changed).all() and changed[1].any()
+    assert torch.isfinite(through(torch.full((1, 8000), 1e-25), [3], family)).all()
+
+
+def test_family_ii_mixes_the_babble_in_at_its_ratio(monkeypatch):
+    monkeypatch.setattr(channels, "through_codec", lambda waveform, codec, rate: waveform)
+    speech, babble = noise(150, 16000), voices(150, 16000)
+    plus = apply_channels(speech, range(150), "II", babble)
+    minus = apply_channels(speech, range(150), "II", -babble)
+    ratio = 20 * torch.log10(rms(plus + minus) / rms(plus - minus))
+    low, high = channels.BABBLE_SNR_DB
+    assert low - 0.5 < ratio.min() < low + 1
+    assert high - 1 < ratio.max() < high + 0.5
+    louder = apply_channels(speech, range(150), "II", 40 * babble)
+    assert (louder - plus).abs().max() < 1e-5  # at whatever level the babble comes
+
+
+def test_family_ii_gives_every_clip_a_room_other_voices_and_a_codec(monkeypatch):
+    used = []
+    monkeypatch.setattr(channels, "through_codec", lambda waveform, *codec: used.append(codec) or waveform)
+    click = torch.zeros(60, 16000)
+    click[:, 2000] = 0.5
+    silent = np.zeros((60, 16000), np.float32)
+    heard = apply_channels(click, range(60), "II", silent)
+    after = heard[:, 2100:].square().sum(dim=1) / heard.square().sum(dim=1)
+    assert (after > 0.001).all() and after.median() > 0.2  # echoes
+    assert after.max() > 2 * after.median()  # of rooms that differ
+    assert len(used) == 60 and {name for name, _ in used} == {"mu-law", "amr", "opus", "mp3"}
+    amid = apply_channels(click, range(60), "II", voices(60, 16000))
+    assert (rms(amid[:, :1900]) > 0.03 * rms(amid)).all()
+
+
+def test_family_ii_is_the_same_on_any_number_of_threads():
+    waveforms, before = noise(12, 8000), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = through(waveforms, range(12), "II")
+        torch.set_num_threads(4)
+        assert torch.equal(through(waveforms, range(12), "II"), alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_family_ii_asks_for_other_voices():
+    with pytest.raises(ValueError, match=r"babble is None; .*\(2, 8000\). BabblePool\(corpus\).mix makes them"):
+        apply_channels(noise(2, 8000), [0, 1], "II")
+    with pytest.raises(ValueError, match=r"babble is of shape \(1, 8000\)"):
+        apply_channels(noise(2, 8000), [0, 1], "II", voices(1, 8000))
 
 
 def test_the_signal_to_noise_ratio_fills_its_range():

@@ -20,7 +20,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speakerlib.data import feature_shards, files, front_ends
+from speakerlib.data import channels, feature_shards, files, front_ends
+from speakerlib.data.babble import BabblePool
 from speakerlib.data.channels import apply_channels, clip_seeds
 from speakerlib.data.corpora import import_corpus
 from speakerlib.data.features import FeatureStore, prepare_features, segment_table
@@ -123,10 +124,11 @@ def test_segment_seconds_that_are_no_length_are_refused(corpus, seconds):
 
 
 @pytest.mark.parametrize("name", ["compact", "boccio"])
-@pytest.mark.parametrize("condition", ["recorded", "changed"])
-def test_what_is_read_is_the_front_end_of_the_segment(corpus, monkeypatch, name, condition):
+@pytest.mark.parametrize("condition, family", [("recorded", "I"), ("changed", "I"), ("changed", "II")])
+def test_what_is_read_is_the_front_end_of_the_segment(corpus, monkeypatch, name, condition, family):
     monkeypatch.setattr(feature_shards, "SHARD_BYTES", 200_000)
-    store = prepare_features(corpus, name, 1.5, condition, channel_seed=7, progress=False)
+    corpus.table["split"] = ["train"] * 6 + ["test"] * 6  # two speakers each: nobody is alone
+    store = prepare_features(corpus, name, 1.5, condition, channel_seed=7, channel_family=family, progress=False)
     assert (len(store), store.condition, store.front_end.name) == (20, condition, name)
     ids = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 2))
     found = store.read(ids)
@@ -139,7 +141,9 @@ def test_what_is_read_is_the_front_end_of_the_segment(corpus, monkeypatch, name,
         if condition == "changed":
             named = corpus.table.loc[row["utterance"]]
             key = f"{named['speaker']}/{named['session']}/{named['utterance']}"
-            clip = apply_channels(clip, clip_seeds(7, [(key, row["start"])]))
+            seeds = clip_seeds(7, [(key, row["start"])])
+            babble = BabblePool(corpus).mix([row["utterance"]], seeds, row["length"])
+            clip = apply_channels(clip, seeds, family, babble)
         expected = front_ends.normalise(store.front_end, front_ends.compute(store.front_end, clip))
         # At most one level of 255, or one step of a float16: computed alone or in a batch.
         assert (features_read - expected).abs().max() <= (1.0 if name == "boccio" else 2 ** -6)
@@ -153,6 +157,23 @@ def test_the_channel_seed_and_the_condition_change_the_features(corpus):
     assert (first - second).abs().mean() > 0.1
     again = prepare_features(corpus, condition="recorded", channel_seed=1, progress=False)
     assert torch.equal(again.read(range(20)), recorded)  # no channel, no channel seed
+
+
+def test_the_family_and_its_version_name_the_folder(corpus, monkeypatch):
+    corpus.table["split"] = "train"
+    stores = [prepare_features(corpus, condition="changed", channel_family=family, progress=False)
+              for family in ("I", "II")]
+    assert [store.channel_family for store in stores] == ["I", "II"]
+    assert (stores[0].read(range(20)) - stores[1].read(range(20))).abs().mean() > 0.1
+    monkeypatch.setitem(channels.VERSIONS, "II", channels.VERSIONS["II"] + 1)
+    assert prepare_features(corpus, condition="changed", channel_family="II",
+                            progress=False).folder not in {store.folder for store in stores}
+
+
+def test_a_speaker_alone_in_a_split_has_no_babble(corpus):
+    corpus.table["split"] = ["train"] * 9 + ["test"] * 3
+    with pytest.raises(ValueError, match="is the only one in split 'test'"):
+        prepare_features(corpus, condition="changed", channel_family="II", progress=False)
 
 
 @pytest.mark.parametrize("ids, error, message", [

@@ -57,19 +57,19 @@ def _mu_law(waveform, rate):
 
 
 def _amr(waveform, rate):
-    narrow = _encode_and_decode(_to_telephone(waveform), 8000, rate, "libopencore_amrnb", "amrnb", 160)
+    narrow = _encode_and_decode(_to_telephone(waveform), 8000, rate, "libopencore_amrnb", "amrnb")
     return _from_telephone(narrow, len(waveform))
 
 
 def _opus(waveform, rate):
     options = {"application": "voip", "frame_duration": "60", "compression_level": "1"}  # as a phone does, for speed
-    heard = _encode_and_decode(waveform, SAMPLE_RATE, rate, "libopus", "libopus", 960, options)
+    heard = _encode_and_decode(waveform, SAMPLE_RATE, rate, "libopus", "libopus", options)
     return heard[::3]  # it decodes at 48 kHz, with nothing above the 8 kHz that it was given
 
 
 def _mp3(waveform, rate):
     options = {"compression_level": "9"}  # the fastest
-    return _encode_and_decode(waveform, SAMPLE_RATE, rate, "libmp3lame", "mp3float", 576, options, "s16p")
+    return _encode_and_decode(waveform, SAMPLE_RATE, rate, "libmp3lame", "mp3float", options, "s16p")
 
 
 CODECS = ("mu-law", "amr", "opus", "mp3")
@@ -77,7 +77,7 @@ _THROUGH = {"mu-law": _mu_law, "amr": _amr, "opus": _opus, "mp3": _mp3}
 _DELAYS = {"libopencore_amrnb": 40, "libopus": 0, "libmp3lame": 0}  # samples that come out before the first one
 
 
-def _encode_and_decode(waveform, rate, bit_rate, encoder, decoder, frame, options=None, format="s16"):
+def _encode_and_decode(waveform, rate, bit_rate, encoder, decoder, options=None, format="s16"):
     """Packet by packet, without a file: float32 (samples,) at the decoder's rate, as long as the input or longer."""
     import av
 
@@ -90,20 +90,14 @@ def _encode_and_decode(waveform, rate, bit_rate, encoder, decoder, frame, option
     if coder.extradata:
         reader.extradata = coder.extradata
 
-    frame = coder.frame_size or frame
-    count = -(-(len(waveform) + 2 * frame) // frame) * frame  # zeros push the end out of the codec's memory
-    samples = np.zeros((1, count), np.int16)
-    samples[0, :len(waveform)] = np.rint(waveform * 32767)
-    packets = []
-    for first in range(0, count, frame):
-        piece = av.AudioFrame.from_ndarray(samples[:, first:first + frame], format=format, layout="mono")
-        piece.sample_rate, piece.pts = rate, first
-        packets += coder.encode(piece)
-    packets += coder.encode(None)
-    decoded = [piece.to_ndarray() for packet in [*packets, None] for piece in reader.decode(packet)]
-    heard = np.concatenate(decoded, axis=1)[0]
-    heard = heard.astype(np.float32) / 32768 if heard.dtype == np.int16 else heard
-    return heard[_DELAYS[encoder]:]
+    after = 2 * coder.frame_size  # zeros that push the end out of the codec's memory
+    samples = np.concatenate([np.rint(waveform * 32767), np.zeros(after)]).astype(np.int16)
+    sent = av.AudioFrame.from_ndarray(samples[None], format=format, layout="mono")
+    sent.sample_rate = rate
+    packets = [*coder.encode(sent), *coder.encode(None), None]
+    heard = [frame.to_ndarray()[0] for packet in packets for frame in reader.decode(packet)]
+    heard = np.concatenate(heard)[_DELAYS[encoder]:]
+    return heard.astype(np.float32) / 32768 if heard.dtype == np.int16 else heard
 
 
 def _to_telephone(waveform):
