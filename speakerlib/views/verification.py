@@ -69,7 +69,7 @@ def _probit(rate):
     return torch.special.ndtri(torch.as_tensor(np.asarray(rate, dtype=np.float64))).numpy()
 
 
-def _corners(false_alarm, miss, low, high, steps=2000):
+def _corners(false_alarm, miss, low, high, steps=800):
     """The curve in probits, thinned to what a picture can show, drawn out to the edges where it leaves them."""
     x, y = (np.clip(_probit(rate), low - 1, high + 1) for rate in (false_alarm, miss))
     cells = np.round(np.stack([x, y]) * (steps / (high - low)))
