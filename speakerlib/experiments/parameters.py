@@ -53,6 +53,7 @@ PARAMETERS = {  # name: (what is expected, check)
     "mask": choice(*MASKS),
     "mask_ratio": between(0, 1),
     "target": choice(*TARGETS),
+    "agreement": ("a number from 0 to 1", lambda v: (_is_whole(v) or isinstance(v, float)) and 0 <= v <= 1),
     "augment": choice(*AUGMENTS),
     "init": TEXT,
     "labelled_speakers": whole(0),

@@ -20,7 +20,7 @@ DEMO = "demo"  # the autoencoder that ships
 DEMO_WEIGHTS = project_folder() / "speakerlib" / "weights" / "demo_autoencoder.safetensors"
 _NEEDED = ("front_end", "front_end_identifier", "segment_seconds", "num_mels", "num_frames", "mask", "mask_ratio",
            "protocol", "corpus", "synthetic", "step")
-_FIRST = {"encoder": "conv6", "target": "clip", "augment": "none"}  # all there was when the oldest were trained
+_FIRST = {"encoder": "conv6", "target": "clip", "augment": "none", "agreement": 0.0}  # of the oldest, which do not say
 
 
 def read_autoencoder(init=DEMO):
@@ -28,7 +28,7 @@ def read_autoencoder(init=DEMO):
 
     init: a run id, a run's folder, a .safetensors file that export_autoencoder wrote, or "demo": the one that ships,
     trained on synthetic speech. facts: encoder, front_end, segment_seconds, num_mels, num_frames, mask, mask_ratio,
-    target, augment, protocol, corpus, synthetic, step (of the weights), run, and sha256 of the file.
+    target, augment, agreement, protocol, corpus, synthetic, step (of the weights), run, and sha256 of the file.
 
     Raises FileNotFoundError if there is no such run or file; ValueError if it is a run of another notebook, an
     unfinished one, a file that is truncated or of another network, or of a front end that has changed since.

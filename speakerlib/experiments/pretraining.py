@@ -10,6 +10,7 @@ import torch
 from speakerlib.data.corpora import find_corpus
 from speakerlib.data.features import prepare_features, segment_table
 from speakerlib.data.front_ends import FRONT_ENDS, clip_size, identifier
+from speakerlib.experiments.agreement import agreement_loss
 from speakerlib.experiments.augmentation import NONE, TrainingFeatures
 from speakerlib.experiments.evaluation import interval_over_speakers
 from speakerlib.experiments.filling import GUESSES, guess, predict, reconstruct
@@ -23,7 +24,7 @@ from speakerlib.models.targets import to_target
 CHECK_CLIPS = 256  # at most so many tell how well an autoencoder does
 FILM_CLIPS = 4
 
-_TRAINED_ON = ("encoder", "mask", "mask_ratio", "target", "augment")
+_TRAINED_ON = ("encoder", "mask", "mask_ratio", "target", "augment", "agreement")
 _PURPOSES = ("train", "validation", "test")  # each draws clips and masks of its own
 
 
@@ -121,15 +122,27 @@ def pretrain(pretraining, run, on_progress=None):
         clean = None if settings.augment == NONE else features.read(ids).to(device)
         loss, _, _ = model(shown, masks.to(device), clean)
         done["step"] = step + 1
-        return loss, {"training_error": loss * _error_per_loss(settings, masks)}
+        scalars = {"training_error": loss * _error_per_loss(settings, masks)}
+        if settings.agreement:
+            with torch.autocast(device.type, torch.bfloat16, enabled=machine_precision() == "bf16"):
+                agreement, accuracy = agreement_loss(model.encoder, pretraining.segments, pretraining.inputs.read, ids,
+                                                     (settings.seed, step))
+            loss = (1 - settings.agreement) * loss + settings.agreement * agreement
+            scalars |= {"training_agreement": agreement, "agreement_accuracy": accuracy}
+        return loss, scalars
 
     def validate(model):
         film(model, done["step"])
         squared, removed = squared_errors(pretraining, model, pretraining.checkpoint_split)
         error = float(squared.sum() / removed.sum())
         per_value = removed.sum() / (len(removed) * np.prod(pretraining.clip_size))
-        return {"validation_loss": error * (per_value if settings.protocol == "as_published" else 1),
-                "validation_error": error}
+        loss, scalars = error * (per_value if settings.protocol == "as_published" else 1), {"validation_error": error}
+        if settings.agreement:
+            agreement, accuracy = agreement_loss(model.encoder, pretraining.segments, pretraining.inputs.read,
+                                                 pretraining.fixed(pretraining.checkpoint_split)[0], (settings.seed, 0))
+            loss = (1 - settings.agreement) * loss + settings.agreement * float(agreement)
+            scalars |= {"validation_agreement": agreement, "validation_agreement_accuracy": accuracy}
+        return {"validation_loss": loss, **scalars}
 
     if "precision" not in run.record and not run.is_complete:
         run.write(precision=machine_precision(), checkpoint_split=pretraining.checkpoint_split)
