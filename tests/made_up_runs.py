@@ -11,9 +11,6 @@ from speakerlib.experiments.records import start_run
 
 PRETRAINING, PROTONET = "04_mae_pretraining", "05_protonet_training"
 SPEAKERS = [f"speaker{number:02d}" for number in range(20)]
-LATER = {PRETRAINING: {"encoder": "conv6", "target": "clip", "augment": "none"},
-         PROTONET: {"labelled_speakers": 0, "augment": "none", "frozen_blocks": 0, "layer_decay": 1.0,
-                    "norm_statistics": "batch"}}
 
 
 def corpus(name="demo", fingerprint="aaaa"):
@@ -23,7 +20,7 @@ def corpus(name="demo", fingerprint="aaaa"):
 
 
 def settings(notebook, **changed):
-    return SimpleNamespace(**{**LATER[notebook], **notebook_parameters(notebook), **changed})
+    return SimpleNamespace(**{**notebook_parameters(notebook), **changed})
 
 
 def autoencoder(curve=True, **changed):

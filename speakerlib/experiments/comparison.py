@@ -75,42 +75,55 @@ def condition_name(row):
 
 
 def help_tables(lines):
-    """"Does pretraining help?" as [(caption, DataFrame of strings), ...]: with few labelled speakers, and with all.
+    """"Does pretraining help?" as [(caption, DataFrame of strings), ...], a table a number of labelled speakers.
 
-    A block for each number of labelled speakers and control: first the control's accuracy, then the differences.
+    A block for each control: first its accuracy, then the differences of what was tried against it.
     """
     tables = []
-    for few, title in ((True, "with few labelled speakers"), (False, "with every training speaker labelled")):
-        part = lines[(lines["labelled_speakers"] > 0) == few]
-        if len(part):
-            caption = f"Does pretraining help {title}? {_shared(part)}"
-            tables.append((caption, _help_table(part)))
+    for count in sorted(lines["labelled_speakers"].unique(), key=lambda count: count or np.inf):
+        part = lines[(lines["labelled_speakers"] == count) & lines["num_support"].isin(SHOTS)]
+        labelled = f"{count:.0f}" if count else "all"
+        tables.append((f"Does pretraining help, with {labelled} training speakers labelled? {_shared(part)}",
+                       _help_table(part)))
     return tables
+
+
+def what_is_missing(lines, waiting, corpus):
+    """A sentence on what has no comparison yet, and the command that makes it."""
+    if len(waiting):
+        told = sorted(f"{idea} ({row['labelled_speakers'] or 'all'} labelled speakers, seeds {row['seeds']})"
+                      for idea, row in zip(names(waiting), waiting.to_dict("records")))
+        return ("Without a control of the same settings and seed, so not compared: " + "; ".join(told)
+                + ". Run chapter 05 with the same parameters and `init` scratch.")
+    if len(lines):
+        return "Every idea that was tried has its control."
+    return ("No idea was tried yet beside its control. Run `speakerlib sweep` with a file of `notebooks/sweeps`, or "
+            f"`speakerlib run 04_mae_pretraining -p corpus {corpus}`, then chapter 05 twice: with `init` scratch, and "
+            "with the name of that run. (Runs of before accuracies were kept by speaker are not compared.)")
 
 
 def ideas_of(lines):
     """The lines with the columns `idea` (a short name) and `start` (the control's name)."""
+    if lines.empty:
+        return lines.assign(idea=[], start=[])
     bare = {"pretrained": False, "frozen_blocks": 0, "layer_decay": 1.0, "norm_statistics": "batch"}
     return lines.assign(idea=names(lines), start=names(lines.assign(**bare)))
 
 
 def _help_table(lines):
-    lines, table = ideas_of(lines[lines["num_support"].isin(SHOTS)]), []
-    budget = [name for name in BUDGET if name != "labelled_speakers"]
-    for _, block in lines.groupby(["labelled_speakers", *budget], dropna=False, sort=True):
-        control = block["start"].iloc[0].replace("no pretraining", "from scratch")
-        labelled = block["labelled_speakers"].iloc[0] or "all"
-        best = block.loc[block.groupby(["condition", "num_support"], sort=False)["seeds"].idxmax()]
-        table.append({"start": f"{control}: accuracy", "labelled": labelled, "seeds": best["seeds"].max(),
-                      **{_column(line): f"{100 * line['control']:.1f}" for line in best.to_dict("records")}})
+    lines, table = ideas_of(lines), {}
+    for start, block in lines.groupby("start"):
+        controls = block.sort_values("seeds").groupby("condition num_support".split(), sort=False).last().reset_index()
+        texts = {_column(line): f"{100 * line['control']:.1f}" for line in controls.to_dict("records")}
+        name = start.replace("no pretraining", "from scratch")
+        table[f"{name}: accuracy"] = {"seeds": block["seeds"].max(), **texts}
         for idea, tried in block.groupby("idea"):
-            table.append({"start": idea, "labelled": labelled, "seeds": tried["seeds"].max(),
-                          **{_column(line): difference(line) for line in tried.to_dict("records")}})
-    frame = pd.DataFrame(table).set_index("start").fillna("")
-    cells = [name for name in frame if name not in ("labelled", "seeds")]
-    order = sorted(cells, key=lambda name: (not name.startswith("recorded"), name.rsplit(" ", 1)[0],
-                                            int(name.rsplit(" ", 1)[1].split("-")[0])))
-    return frame[["labelled", "seeds", *order]]
+            texts = {_column(line): difference(line) for line in tried.to_dict("records")}
+            table[idea] = {"seeds": tried["seeds"].max(), **texts}
+    columns = lines.sort_values(["num_support"], kind="stable").sort_values(
+        "condition", kind="stable", key=lambda names: names.map(lambda name: (name != "recorded", name)))
+    frame = pd.DataFrame.from_dict(table, orient="index").rename_axis("start").fillna("")
+    return frame[["seeds", *dict.fromkeys(_column(line) for line in columns.to_dict("records"))]]
 
 
 def difference(line):

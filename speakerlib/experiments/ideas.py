@@ -59,37 +59,29 @@ def with_starts(results, pretraining=None):
     """The rows of read_results, with the columns `pretrained` and start_<name> of the autoencoder each began from.
 
     pretraining: rows of read_runs("04_mae_pretraining"), joined by the run's id; what they lack is taken from the
-    run's own record of its weights. Parameters that old records lack get the value that they had then.
+    run's own record of its weights.
     """
-    results = completed(results)
     known = {} if pretraining is None or pretraining.empty else pretraining.set_index("run").to_dict("index")
     starts = {}
     for run, init, facts in zip(results["run"], results["init"], results.get("init_weights", [None] * len(results))):
         if run not in starts and init != SCRATCH:
             facts = facts if isinstance(facts, dict) else {}
             found = known.get(init) or known.get(facts.get("run")) or {}
-            old = {"encoder": "conv6", "target": "clip", "augment": "none"}
-            starts[run] = old | {name: value for source in (facts, found) for name, value in source.items()
-                                 if name in START and not _absent(value)}
+            oldest = {name: PLAIN_START[name] for name in ("encoder", "target", "augment")}  # before there were others
+            starts[run] = oldest | {name: value for source in (facts, found) for name, value in source.items()
+                                    if name in START and not _absent(value)}
     columns = {f"start_{name}": [starts.get(run, {}).get(name) for run in results["run"]] for name in START}
     return results.assign(pretrained=results["init"] != SCRATCH, **columns)
 
 
-def completed(results):
-    """The rows of read_results, with the values that later parameters had where a record lacks them."""
-    values = {name: value for name, value in {"init": SCRATCH, **PLAIN}.items() if name != "encoder"}
-    results = results.assign(**{name: value for name, value in values.items() if name not in results})
-    return results.fillna(values)
-
-
-def plain(results):
+def plain(results, pretraining=None):
     """The rows without any later idea: from scratch, or from an autoencoder of chapter 04's defaults.
 
-    Of several seeds, the lowest: the comparisons show the others.
+    Of several seeds, the lowest: the comparisons show the others. results: rows of read_results, or of read_runs.
     """
     if results.empty:
         return results
-    rows = with_starts(results)
+    rows = with_starts(results, pretraining)
     chosen = pd.Series(True, index=rows.index)
     for name, value in PLAIN.items():
         chosen &= rows[name] == value
@@ -128,6 +120,12 @@ def _phrases(row, differs, several_masks):
     yield if_differs("batch_size", "{:.0f} tasks a step")
     yield if_differs("learning_rate", "rate {:g}")
     yield if_differs("num_train_iterations", "{:.0f} steps")
+    yield if_differs("num_query", "{:.0f} queries")
+    yield if_differs("test_tasks", "{:.0f} test tasks")
+    yield if_differs("test_interval", "tested each {:.0f} steps")
+    yield if_differs("episode_rule", "rule {}")
+    yield if_differs("corpus", "{}")
+    yield if_differs("corpus_fingerprint", "corpus version {}")
     yield "" if row["augment"] == PLAIN["augment"] else f"trained through channels {row['augment']}"
     if row["pretrained"]:
         yield from _start_phrases(row, several_masks)

@@ -10,7 +10,7 @@ from speakerlib.experiments.tables import has_curve, published
 MASKS = ("strips", "boxes")
 RATIOS = (0.55, 0.65, 0.75, 0.85, 0.95)
 PUBLISHED = "published (VoxCeleb1)"
-SWEEP = "notebooks/sweeps/masks.yaml"
+SWEEP = "notebooks/sweeps/mae_table.yaml"
 
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 97.5 %, of 2 to 10 seeds
 _RECIPE = [*BUDGET, *(name for name in TREATMENT if name not in ("start_mask", "start_mask_ratio"))]
@@ -63,7 +63,27 @@ def mae_tables(results, pretraining):
 
     The best ratio of each line is starred. "not run": see how_to_fill.
     """
-    return [(_caption(recipe, cells), _table(cells)) for recipe, cells in mask_grids(results, pretraining)]
+    return [(caption(recipe, cells), _table(cells)) for recipe, cells in mask_grids(results, pretraining)]
+
+
+def caption(recipe, cells):
+    """What a mask table holds, in one line."""
+    seeds = sorted(set(cells["seeds"]))
+    over = "seeds" if seeds[0] > 1 else "tasks" if seeds[-1] == 1 else "seeds where there are several, else over tasks"
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    steps = recipe["start_num_train_iterations"]
+    parts = [
+        f"5-way 5-shot from an autoencoder's encoder, by mask and ratio: {recipe['corpus']} "
+        f"({'synthetic' if recipe['synthetic'] else 'real'} speech)",
+        recipe["idea"],
+        f"{recipe['front_end']} {recipe['segment_seconds']} s",
+        recipe["protocol"],
+        "" if pd.isna(steps) else f"pretraining {steps:.0f} steps of {recipe['start_batch_size']:.0f} clips",
+        f"training {recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks",
+        f"seeds: {count}",
+        f"± is the 95 % interval over {over}",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def how_to_fill(corpus):
@@ -73,15 +93,14 @@ def how_to_fill(corpus):
             f"05_protonet_training -p corpus {corpus} -p init <the run that it names>.")
 
 
-def error_curves(pretraining):
-    """{(mask, mask_ratio): [history of each seed]} of the autoencoders whose errors one picture may compare.
+def error_curves(pretraining, corpus):
+    """{(mask, mask_ratio): [history of each seed]} of a corpus' autoencoders whose errors one picture may compare.
 
     Those of work A (PLAIN_START but for the mask and ratio), of the settings with which most were trained.
     """
     if pretraining.empty:
         return {}
-    rows = pretraining.assign(**{name: value for name, value in PLAIN_START.items() if name not in pretraining})
-    rows = rows.fillna({name: value for name, value in PLAIN_START.items()})
+    rows = pretraining[pretraining["corpus"] == corpus]
     for name in ("encoder", "target", "augment"):
         rows = rows[rows[name] == PLAIN_START[name]]
     rows = rows[rows["mask"].isin(MASKS) & has_curve(rows)]
@@ -121,22 +140,3 @@ def _table(cells):
 def _text(cell, best=None):
     text = f"{100 * cell['accuracy']:.1f} ± {100 * cell['interval']:.1f}"
     return text + (" ★" if best is not None and round(cell["accuracy"], 3) == best else "")
-
-
-def _caption(recipe, cells):
-    seeds = sorted(set(cells["seeds"]))
-    over = "seeds" if seeds[0] > 1 else "tasks" if seeds[-1] == 1 else "seeds where there are several, else over tasks"
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    steps = recipe["start_num_train_iterations"]
-    parts = [
-        f"5-way 5-shot from an autoencoder's encoder, by mask and ratio: {recipe['corpus']} "
-        f"({'synthetic' if recipe['synthetic'] else 'real'} speech)",
-        recipe["idea"],
-        f"{recipe['front_end']} {recipe['segment_seconds']} s",
-        recipe["protocol"],
-        "" if pd.isna(steps) else f"pretraining {steps:.0f} steps of {recipe['start_batch_size']:.0f} clips",
-        f"training {recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks",
-        f"seeds: {count}",
-        f"± is the 95 % interval over {over}",
-    ]
-    return ", ".join(part for part in parts if part)

@@ -1,17 +1,30 @@
 """Copies what the README shows of a corpus into figures/: pictures, tables, and the run records behind them."""
 
+import json
 import shutil
 
-from speakerlib.data.files import atomic_path, check_name, project_folder, write_json
+import pandas as pd
+
+from speakerlib.data.files import atomic_path, check_name, project_folder
+from speakerlib.experiments.ideas import PLAIN_START, plain
+from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_runs
+
+PROTONET = "05_protonet_training"
+TABLES = ("tables.md", "pretraining.md")  # what chapter 08 writes
+DIGITS = 6  # of the numbers in published records and curves
 
 
 def publish(corpus):
     """Fills figures/<corpus>/ from the complete runs on that corpus; returns the folder.
 
-    Pictures of chapter 05 are those of the 5-way 5-shot runs. records/ holds the run.json and the training curve of
-    every run, so that each number can be traced. FileNotFoundError if no run on the corpus is complete.
+    Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs
+    (see ideas.plain): where several are alike, of the one that trained on most tasks. What other runs bring, chapter
+    08 shows. records/ holds the record of every run, its numbers to six digits; and the training curves that a
+    picture shows: of work A's autoencoders with any mask, and of the plain runs of chapter 05.
+
+    FileNotFoundError if no run on the corpus is complete.
     """
     runs = read_runs()
     runs = runs[runs["corpus"] == corpus] if len(runs) else runs
@@ -19,22 +32,74 @@ def publish(corpus):
         raise FileNotFoundError(f"no complete run on corpus {corpus!r} yet. Make them: make run CORPUS={corpus}")
     folder = project_folder() / "figures" / check_name(corpus, "corpus")
     shutil.rmtree(folder, ignore_errors=True)
+    pictured, curves = shown(runs), _with_shown_curves(runs)
     for run in runs.to_dict("records"):
         record = folder / "records" / f"{run['notebook']}_{run['run']}.json"
-        write_json(record, run["record"])
-        if (run["folder"] / "metrics.csv").exists():  # the training curve
-            _copy(run["folder"] / "metrics.csv", record.with_suffix(".csv"))
-        if run["notebook"].startswith("05") and (run["num_way"], run["num_support"]) != (5, 5):
-            continue
-        prefix = run["notebook"][:2]
-        if prefix == "05":
-            pretrained = isinstance(run.get("init"), str) and run["init"] != SCRATCH  # NaN: of before autoencoders
-            prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}" + "_pretrained" * pretrained
+        _write_record(record, run["record"])
+        if run["run"] in curves and (run["folder"] / "metrics.csv").exists():
+            with atomic_path(record.with_suffix(".csv")) as temporary:
+                pd.read_csv(run["folder"] / "metrics.csv").to_csv(temporary, index=False, float_format=f"%.{DIGITS}g")
+        for name in TABLES:
+            if (run["folder"] / name).exists():
+                _copy(run["folder"] / name, folder / name)
+    for prefix, run in pictured.items():
         for picture in sorted((run["folder"] / "figures").glob("*.png")):
             _copy(picture, folder / f"{prefix}_{picture.name}")
-        if (run["folder"] / "tables.md").exists():
-            _copy(run["folder"] / "tables.md", folder / "tables.md")
     return folder
+
+
+def shown(runs):
+    """File name prefix -> the run (a dict) whose pictures have it, of the rows of read_runs()."""
+    plain_runs, chosen = _plain(runs), {}
+    for run in runs.to_dict("records"):
+        prefix = run["notebook"][:2]
+        if run["notebook"] == PRETRAINING:
+            if run["seed"] or any(run[name] != value for name, value in PLAIN_START.items()):
+                continue
+            if (run["front_end"], run["segment_seconds"], run["protocol"]) != ("compact", 1.5, "corrected"):
+                prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}"
+        elif run["notebook"] == PROTONET:
+            if run["run"] not in plain_runs or (run["num_way"], run["num_support"]) != (5, 5):
+                continue
+            prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}"
+            prefix += "_pretrained" * (run["init"] != SCRATCH)
+        if prefix not in chosen or _rank(run) > _rank(chosen[prefix]):
+            chosen[prefix] = run
+    return chosen
+
+
+def _plain(runs):
+    rows = runs[runs["notebook"] == PROTONET]
+    return set(plain(rows, runs[runs["notebook"] == PRETRAINING])["run"]) if len(rows) else set()
+
+
+def _with_shown_curves(runs):
+    """The runs whose training curve a picture of chapter 08 shows."""
+    rows = runs[runs["notebook"] == PRETRAINING]
+    for name in ("encoder", "target", "augment"):
+        rows = rows[rows[name] == PLAIN_START[name]] if len(rows) else rows
+    return _plain(runs) | set(rows["run"])
+
+
+def _rank(run):
+    """The longest training; else the last that was made."""
+    tasks = run["num_train_iterations"] * run["batch_size"] if run["notebook"] in (PRETRAINING, PROTONET) else 0
+    return tasks, run.get("finished") or "", run["run"]
+
+
+def _write_record(path, record):
+    text = json.dumps(_rounded(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text.replace('},{"condition"', '},\n{"condition"') + "\n", encoding="utf-8")
+
+
+def _rounded(value):
+    """The same, each float with so many digits; parameters are short already."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _copy(source, target):

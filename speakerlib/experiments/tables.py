@@ -3,6 +3,7 @@
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, project_folder
+from speakerlib.experiments.ideas import PLAIN, plain
 
 RECIPE = [
     "corpus",
@@ -21,6 +22,7 @@ RECIPE = [
     "test_interval",
     "test_tasks",
     "seed",
+    *(name for name in PLAIN if name != "encoder"),
 ]
 
 
@@ -33,11 +35,24 @@ def recipes(results):
     """Splits the rows of read_results into groups that one table may hold: [(recipe dict, rows), ...]."""
     if results.empty:
         return []
-    if "init" not in results:  # records of before autoencoders
-        results = results.assign(init="scratch")
-    results = results.fillna({"init": "scratch"})
     groups = results.groupby(RECIPE, dropna=False, sort=True)
     return [({**dict(zip(RECIPE, key)), "tasks": rows["tasks"].max()}, rows) for key, rows in groups]
+
+
+def has_curve(results):
+    """For each row, whether its run's training curve is there: committed records lack most of them."""
+    known = {folder: (folder / "metrics.csv").exists() for folder in results["folder"].unique()}
+    return results["folder"].map(known).astype(bool)
+
+
+def overview(results):
+    """What there is: a line for each protocol, kind of start and cell trained for; the number of runs, their cost."""
+    runs = results.drop_duplicates("run")
+    runs = runs.assign(start=runs["init"].where(runs["init"] == "scratch", "pretrained"),
+                       labelled=runs["labelled_speakers"].map(lambda count: count or "all"))
+    groups = runs.groupby(["protocol", "start", "labelled", "trained_num_way", "trained_num_support"])
+    return groups.agg(runs=("run", "count"), minutes=("wall_seconds", lambda part: round(part.sum() / 60, 1)),
+                      most_memory_mb=("peak_memory_mb", "max"))
 
 
 def describe(recipe):
@@ -54,18 +69,19 @@ def describe(recipe):
 
 
 def nine_cell_tables(results):
-    """Every table that the runs of notebook 05 fill: [(caption, DataFrame), ...].
+    """Every nine-cell table that the plain runs of notebook 05 fill (see ideas.plain): [(caption, DataFrame), ...].
 
-    One network in all nine cells and one network a cell are different tables; so is each recipe.
+    One network in all nine cells and one network a cell are different tables; so is each recipe. A table of networks
+    that were trained for their cell needs more than one of them.
     """
     tables = []
-    for recipe, rows in recipes(results):
+    for recipe, rows in recipes(plain(results)):
         own = (rows["trained_num_way"] == rows["num_way"]) & (rows["trained_num_support"] == rows["num_support"])
         five = (rows["trained_num_way"] == 5) & (rows["trained_num_support"] == 5)
         if five.any():
             caption = f"One network, trained 5-way 5-shot, in all nine cells: {describe(recipe)}"
             tables.append((caption, _nine_cells(rows[five])))
-        if own.any():
+        if rows.loc[own, "run"].nunique() > 1:
             tables.append((f"One network a cell: {describe(recipe)}", _nine_cells(rows[own])))
     return tables
 
@@ -117,9 +133,9 @@ def _measured(rows, key):
 
 
 def headline(results, num_way=5, num_support=5):
-    """Lines for a terminal: each recipe, and beneath it the accuracy of that cell from the network trained for it."""
+    """Lines for a terminal: each plain recipe, and beneath it the accuracy of that cell from the network for it."""
     lines = []
-    for recipe, rows in recipes(results):
+    for recipe, rows in recipes(plain(results)):
         rows = rows.query(
             "num_way == @num_way == trained_num_way and num_support == @num_support == trained_num_support"
         )

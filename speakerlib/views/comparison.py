@@ -5,11 +5,44 @@ import textwrap
 import matplotlib
 import numpy as np
 
-from speakerlib.experiments.comparison import GOAL, ideas_of
-from speakerlib.experiments.mask_table import MASKS, PUBLISHED, RATIOS, published_cells
+from speakerlib.experiments.comparison import GOAL, SHOTS, ideas_of
+from speakerlib.experiments.mask_table import (
+    MASKS,
+    PUBLISHED,
+    RATIOS,
+    caption,
+    error_curves,
+    mask_grids,
+    published_cells,
+)
 from speakerlib.views.style import MARKERS, PALETTE, new_figure
 
 _LEAST = 5.0  # points at the ends of the mask table's colours, at least
+
+
+def difference_pictures(lines):
+    """{name: figure}: what the ideas that were tried with few labelled speakers bring; {} where there are none.
+
+    Of ideas tried with few labels, their trainings with all labels are shown too.
+    """
+    lines = ideas_of(lines)
+    few = set(lines.loc[lines["labelled_speakers"] > 0, "idea"])
+    lines = lines[lines["idea"].isin(few)]
+    return {f"does_pretraining_help_{shots}_shot": plot_differences(part, shots)
+            for shots, part in lines.groupby("num_support") if shots in SHOTS}
+
+
+def mask_pictures(results, pretraining):
+    """{name: figure}: the mask table of each recipe, and the errors over pretraining; {} where there are no runs."""
+    figures = {}
+    for number, (recipe, cells) in enumerate(mask_grids(results, pretraining)):
+        title = caption(recipe, cells).replace(", pretraining", ",\npretraining")
+        figures["masks_and_ratios" + f"_{number + 1}" * bool(number)] = plot_mask_table(cells, title)
+    corpus = results["corpus"].iloc[0]
+    if len(curves := error_curves(pretraining, corpus)) > 1:
+        title = f"{corpus}: error on what was removed, over pretraining"
+        figures["pretraining_errors"] = plot_pretraining_errors(curves, title)
+    return figures
 
 
 def plot_differences(lines, num_support, title=None):
@@ -18,7 +51,7 @@ def plot_differences(lines, num_support, title=None):
     lines: of comparison.comparisons. A mark for each number of labelled speakers, filled where the interval excludes
     0; ideas are ordered by what they bring where clips are changed.
     """
-    lines = ideas_of(lines)
+    lines = lines if "idea" in lines else ideas_of(lines)
     lines = lines[lines["num_support"] == num_support]
     conditions = sorted(lines["condition"].unique(), key=lambda name: (name != "recorded", name))
     last = lines[lines["condition"] == conditions[-1]].groupby("idea")["difference"].mean()

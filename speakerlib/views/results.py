@@ -2,39 +2,42 @@
 
 import pandas as pd
 
-from speakerlib.experiments.tables import describe, published, recipes
+from speakerlib.experiments.ideas import plain
+from speakerlib.experiments.pretrained import SCRATCH
+from speakerlib.experiments.records import read_histories
+from speakerlib.experiments.tables import RECIPE, describe, has_curve, published, recipes
 from speakerlib.views.style import new_figure
 from speakerlib.views.tables import accuracy_heatmap
 from speakerlib.views.training import plot_shots_over_training
 
 
 def published_beside_measured(results, num_way=5, num_support=5):
-    """{name: figure}: a recipe's network trained num_way-way num_support-shot, in nine cells, beside the published."""
-    figures = {}
-    for recipe, rows in recipes(results):
-        rows = rows.query("trained_num_way == @num_way and trained_num_support == @num_support")
-        if rows["accuracy"].notna().any():
-            figures[_name("nine_cells", recipe, figures)] = _maps(recipe, rows)
-    return figures
+    """{name: figure}: a recipe's network trained num_way-way num_support-shot, in nine cells, beside the published.
+
+    Of the plain runs (see ideas.plain).
+    """
+    found = plain(results).query("trained_num_way == @num_way and trained_num_support == @num_support")
+    found = recipes(found.dropna(subset="accuracy"))
+    names = _names("nine_cells", [recipe for recipe, _ in found])
+    return {name: _maps(recipe, rows) for name, (recipe, rows) in zip(names, found)}
 
 
-def shots_over_training(results, histories, num_way=5):
+def shots_over_training(results, num_way=5):
     """{name: figure}: accuracy over training where checkpoints are chosen, a line for each num_support that has a run.
 
-    results: rows of read_results; histories: run folder -> history.
+    Of the plain runs whose training curve is in their folder.
     """
+    rows = plain(results)
+    rows = rows[(rows["trained_num_way"] == num_way) & has_curve(rows)]
+    if "checkpoint_num_way" in rows:  # a small validation split may have played with fewer speakers
+        rows = rows[rows["checkpoint_num_way"].fillna(num_way) == num_way]
+    found = recipes(rows)
     figures = {}
-    for recipe, rows in recipes(results[results["trained_num_way"] == num_way]):
-        if "checkpoint_num_way" in rows:  # a small validation split may have played with fewer speakers
-            rows = rows[rows["checkpoint_num_way"].fillna(num_way) == num_way]
-        runs = rows.groupby("trained_num_support")["folder"].first()
-        if runs.empty:
-            continue
-        curves = {shots: histories[folder] for shots, folder in runs.items()}
+    for name, (recipe, part) in zip(_names("shots_over_training", [recipe for recipe, _ in found]), found):
+        histories, folders = read_histories(part), part.groupby("trained_num_support")["folder"].first()
+        curves = {shots: histories[folder] for shots, folder in folders.items()}
         split = "test" if recipe["protocol"] == "as_published" else "validation"
-        figures[_name("shots_over_training", recipe, figures)] = plot_shots_over_training(
-            curves, num_way, _title(recipe, break_after=2), split
-        )
+        figures[name] = plot_shots_over_training(curves, num_way, _title(recipe, break_after=2), split)
     return figures
 
 
@@ -56,10 +59,20 @@ def _maps(recipe, rows):
     return figure
 
 
-def _name(what, recipe, taken):
-    """A file name that tells front end, length and protocol; numbered if recipes differ in other things only."""
-    name = f"{what}_{recipe['front_end']}_{recipe['segment_seconds']:g}s_{recipe['protocol']}"
-    return name if name not in taken else f"{name}_{len(taken)}"
+def _names(what, recipes):
+    """A file name for each recipe: front end, length, protocol, start.
+
+    Of recipes that share these, the one that trained on most tasks has this name alone; the others say what differs.
+    """
+    bases = [f"{what}_{recipe['front_end']}_{recipe['segment_seconds']:g}s_{recipe['protocol']}"
+             + "_pretrained" * (recipe["init"] != SCRATCH) for recipe in recipes]
+    names = []
+    for base, recipe in zip(bases, recipes):
+        alike = [other for other_base, other in zip(bases, recipes) if other_base == base]
+        first = max(alike, key=lambda other: other["num_train_iterations"] * other["batch_size"])
+        differs = [name for name in RECIPE if str(recipe[name]) != str(first[name])]
+        names.append("_".join([base, *(f"{name}-{str(recipe[name])[-12:]}" for name in differs)]))
+    return names
 
 
 def _title(recipe, break_after=None):
