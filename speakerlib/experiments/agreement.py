@@ -1,7 +1,6 @@
 """A second objective for pretraining, without names: two clips of one utterance should lie closer than other clips."""
 
 import numpy as np
-import torch
 
 from speakerlib.models.objectives import prototypical_loss
 
