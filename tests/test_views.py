@@ -64,6 +64,7 @@ def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus):
         "hop_ms": 20,
         "range_db": 30,
         "condition": "changed",
+        "channel_family": "II",
         "channel_seed": 7,
         "name": "boccio",
         "left_speaker": table["speaker"].iloc[-1],
@@ -93,6 +94,17 @@ def test_a_changed_clip_keeps_its_length_and_depends_on_its_seed():
     assert np.array_equal(explorer.changed(waveform, 3), explorer.changed(waveform, 3))
     assert not np.allclose(explorer.changed(waveform, 3), explorer.changed(waveform, 4))
     assert explorer.changed(waveform, 3).shape == waveform.shape
+
+
+def test_the_second_family_is_a_room_with_other_voices(corpus):
+    row, waveform = corpus.table.index[0], tone(200)
+    heard = explorer.in_a_room(corpus, row, waveform, 3)
+    assert heard.shape == waveform.shape
+    assert np.array_equal(heard, explorer.in_a_room(corpus, row, waveform, 3))
+    assert not np.allclose(heard, explorer.in_a_room(corpus, row, waveform, 4))
+    figure, shown = explorer.explore(corpus, row, row, "compact", 64, 25, 10, 60, "changed", "II", 3, seconds=1.0)
+    np.testing.assert_array_equal(shown[0], explorer.in_a_room(corpus, row, explorer.clip(corpus, row, 1.0), 3))
+    assert not np.array_equal(shown[0], shown[1])  # one clip, two channels
 
 
 def history():

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from speakerlib.data.audio import SAMPLE_RATE
+from speakerlib.data.babble import BabblePool
 from speakerlib.data.channels import apply_channels
 from speakerlib.data.front_ends import FRONT_ENDS, compute, front_end
 from speakerlib.views.spectrograms import compare_spectrograms
@@ -20,6 +21,12 @@ def clip(corpus, row, seconds=3.0):
 def changed(waveform, channel_seed):
     """The clip through the channel (family I) of that seed."""
     return apply_channels(torch.from_numpy(waveform)[None], [channel_seed])[0].numpy()
+
+
+def in_a_room(corpus, row, waveform, channel_seed):
+    """The clip through the channel (family II) of that seed; the voices behind it are not the row's speaker's."""
+    babble = BabblePool(corpus).mix([row], [channel_seed], len(waveform))
+    return apply_channels(torch.from_numpy(waveform)[None], [channel_seed], "II", babble)[0].numpy()
 
 
 def features_of(waveform, front_end):
@@ -58,15 +65,21 @@ def adjusted(name, num_mels, window_ms, hop_ms):
     return replace(base, num_mels=num_mels, win_length=window, hop_length=hop, n_fft=n_fft)
 
 
-def explore(corpus, left, right, name, num_mels, window_ms, hop_ms, range_db, condition, channel_seed, seconds=3.0):
+def explore(corpus, left, right, name, num_mels, window_ms, hop_ms, range_db,
+            condition, channel_family, channel_seed, seconds=3.0):
     """What the explorer shows for one state of its controls: (figure, [left waveform, right waveform]).
 
-    left, right: rows of corpus.table. In condition `changed` the two clips go through the channels of seeds
+    left, right: rows of corpus.table. In condition `changed` the two clips go through the family's channels of seeds
     channel_seed and channel_seed + 1.
     """
     waveforms = [clip(corpus, row, seconds) for row in (left, right)]
     if condition == "changed":
-        waveforms = [changed(waveform, channel_seed + place) for place, waveform in enumerate(waveforms)]
+        seeds = (channel_seed, channel_seed + 1)
+        if channel_family == "I":
+            waveforms = [changed(waveform, seed) for waveform, seed in zip(waveforms, seeds)]
+        else:
+            rows = zip((left, right), waveforms, seeds)
+            waveforms = [in_a_room(corpus, row, waveform, seed) for row, waveform, seed in rows]
     shown = adjusted(name, num_mels, window_ms, hop_ms)
     features = [features_of(waveform, shown) for waveform in waveforms]
     titles = [name_of(corpus, row) for row in (left, right)]
@@ -136,7 +149,8 @@ class SpectrogramExplorer:
         return {"picture": Image(self.png), "left": players[0], "right": players[1]}
 
 
-_ARGUMENTS = ("left", "right", "name", "num_mels", "window_ms", "hop_ms", "range_db", "condition", "channel_seed")
+_ARGUMENTS = ("left", "right", "name", "num_mels", "window_ms", "hop_ms", "range_db",
+              "condition", "channel_family", "channel_seed")
 
 
 def _controls(corpus, left, right):
@@ -161,6 +175,8 @@ def _controls(corpus, left, right):
     ):
         controls[name] = widgets.IntSlider(first.get(name, 60), low, high, step, description=text, **wide)
     controls["condition"] = widgets.Dropdown(options=["recorded", "changed"], description="condition", **wide)
+    families = [("I: equaliser, band, noise", "I"), ("II: room, voices, codec", "II")]
+    controls["channel_family"] = widgets.Dropdown(options=families, description="family", **wide)
     controls["channel_seed"] = widgets.IntSlider(0, 0, 50, description="channel", **wide)
     return controls
 
@@ -194,7 +210,7 @@ def _layout(controls, reset):
     columns = [
         [controls[name] for name in ("left_speaker", "left", "right_speaker", "right")],
         [controls[name] for name in ("name", "num_mels", "window_ms", "hop_ms")],
-        [controls["range_db"], controls["condition"], controls["channel_seed"], button],
+        [controls[name] for name in ("range_db", "condition", "channel_family", "channel_seed")] + [button],
     ]
     wrapping = widgets.Layout(flex_flow="row wrap", align_items="flex-start")  # narrow windows get one column
     return widgets.HBox([widgets.VBox(column) for column in columns], layout=wrapping)
