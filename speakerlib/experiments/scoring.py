@@ -8,15 +8,22 @@ SCORINGS = ("cosine", "centred", "s-norm")
 TRIALS_AT_ONCE = 1 << 16
 
 
-def embed_clips(encoder, clips, read, batch_frames=20_000, progress=True):
+def embed_clips(encoder, features, clips, batch_frames=20_000, progress=True):
     """Embeddings of clips (see speakerlib.data.clips), in eval mode: float32 (len(clips), dim), on the CPU.
 
-    read(row, start, length) returns the frames of one piece, (length, num_mels), each mel's mean over the utterance
-    removed; each mel's mean over the joined clip is removed here. Clips of one length are embedded together, up to
-    batch_frames frames at once. Raises ValueError for an embedding that is not finite.
+    features: UtteranceFeatures. Each mel's mean over the joined clip is removed where the front end says so. Clips of
+    one length are embedded together, up to batch_frames frames at once. Raises ValueError for clips that do not lie
+    in their utterances, and for an embedding that is not finite.
     """
     from tqdm.auto import tqdm
 
+    if not len(clips):
+        raise ValueError("there is no clip to embed: expected one or more.")
+    outside = clips.start + clips.length > np.append(features.lengths, 0)[np.minimum(clips.row, len(features.lengths))]
+    if outside.any():
+        row = int(clips.row[outside.argmax()])
+        raise ValueError(f"{int(outside.sum())} of {len(outside)} pieces of clips are not in their utterances, such as "
+                         f"one of utterance {row}: they were drawn for another corpus or front end. Draw them again.")
     device = next(encoder.parameters()).device
     frames = clips.frames
     first = np.searchsorted(clips.clip, np.arange(len(clips) + 1))
@@ -26,7 +33,7 @@ def embed_clips(encoder, clips, read, batch_frames=20_000, progress=True):
         with torch.inference_mode(), tqdm(total=len(clips), desc="Embedding", unit="clip", delay=5,
                                           disable=not progress, leave=False) as bar:
             for batch in _batches(frames, batch_frames):
-                values = torch.stack([_read_clip(clips, read, slice(*first[clip:clip + 2])) for clip in batch])
+                values = torch.stack([_read_clip(features, clips, slice(*first[clip:clip + 2])) for clip in batch])
                 embedded = encoder(values.unsqueeze(1).to(device)).float().cpu()
                 if embeddings is None:
                     embeddings = torch.empty(len(clips), embedded.shape[1])
@@ -100,12 +107,14 @@ def _batches(frames, batch_frames):
         yield from (group[first:first + size] for first in range(0, len(group), size))
 
 
-def _read_clip(clips, read, pieces):
-    """Frames of one clip as the network takes them, (num_mels, frames)."""
-    parts = [torch.as_tensor(np.asarray(read(int(row), int(start), int(length)), dtype=np.float32))
-             for row, start, length in zip(clips.row[pieces], clips.start[pieces], clips.length[pieces])]
-    joined = torch.cat(parts).T
-    return joined - joined.mean(dim=1, keepdim=True)
+def _read_clip(features, clips, pieces):
+    """Frames of one clip as the network takes them, float32 (num_mels, frames)."""
+    joined = np.concatenate([features.frames(int(row))[start:start + length] for row, start, length in
+                             zip(clips.row[pieces], clips.start[pieces], clips.length[pieces])])
+    values = torch.from_numpy(joined.T.astype(np.float32))
+    if getattr(features.front_end, "mean_normalise", True):  # `kye` has no choice
+        values -= values.mean(dim=1, keepdim=True)
+    return values
 
 
 def _directions(embeddings, scoring, cohort):
