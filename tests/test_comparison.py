@@ -9,6 +9,7 @@ from made_up_runs import PRETRAINING, PROTONET, SPEAKERS, autoencoder, protonet
 
 from speakerlib.experiments import comparison, ideas
 from speakerlib.experiments.comparison import compare, interval_over_speakers_and_seeds
+from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.records import read_results, read_runs
 
 SCRATCH, FROZEN = {"init": "scratch"}, {"frozen_blocks": 3}
@@ -188,3 +189,14 @@ def test_a_run_whose_autoencoder_is_gone_keeps_what_its_record_says(data_folder)
     assert len(ideas.plain(read_results(PROTONET))) == 18
     run.write(init_weights={**facts, "augment": "II"})
     assert ideas.plain(read_results(PROTONET)).empty and ideas.plain(pd.DataFrame()).empty
+
+
+def test_every_parameter_is_part_of_the_control_or_of_the_idea():
+    """A parameter that came later and is in neither list would let runs be compared that differ in it."""
+    pretraining = set(ideas.START) | {"front_end", "segment_seconds", "test_interval", "print_interval"}
+    assert set(notebook_parameters(PRETRAINING)) == pretraining
+    shared = {name.removeprefix("trained_") for name in ideas.BUDGET} - {"corpus_fingerprint", "synthetic"}
+    own = {name for name in ideas.TREATMENT if not name.startswith("start_")} - {"pretrained"}
+    assert set(notebook_parameters(PROTONET)) == shared | own | {"init", "seed", "print_interval"}
+    assert {**notebook_parameters(PROTONET), **ideas.PLAIN} == notebook_parameters(PROTONET)
+    assert {**notebook_parameters(PRETRAINING), **ideas.PLAIN_START} == notebook_parameters(PRETRAINING)

@@ -12,7 +12,9 @@ PLAIN = {  # chapter 05 with no idea beyond work A's
     "layer_decay": 1.0,
     "norm_statistics": "batch",
 }
-PLAIN_START = {"encoder": "conv6", "mask": "boxes", "mask_ratio": 0.75, "target": "clip", "augment": "none"}
+PLAIN_MASK = {"mask": "boxes", "mask_ratio": 0.75}
+PLAIN_AUTOENCODER = {"encoder": "conv6", "target": "clip", "augment": "none", "agreement": 0.0}
+PLAIN_START = {**PLAIN_MASK, **PLAIN_AUTOENCODER}  # chapter 04 likewise
 
 START = [  # what is known of the run of chapter 04 that a run starts from, in columns start_<name>
     *PLAIN_START,
@@ -67,9 +69,9 @@ def with_starts(results, pretraining=None):
         if run not in starts and init != SCRATCH:
             facts = facts if isinstance(facts, dict) else {}
             found = known.get(init) or known.get(facts.get("run")) or {}
-            oldest = {name: PLAIN_START[name] for name in ("encoder", "target", "augment")}  # before there were others
-            starts[run] = oldest | {name: value for source in (facts, found) for name, value in source.items()
-                                    if name in START and not _absent(value)}
+            starts[run] = PLAIN_AUTOENCODER | {  # the oldest records do not say: there was nothing else
+                name: value for source in (facts, found) for name, value in source.items()
+                if name in START and not _absent(value)}
     columns = {f"start_{name}": [starts.get(run, {}).get(name) for run in results["run"]] for name in START}
     return results.assign(pretrained=results["init"] != SCRATCH, **columns)
 
@@ -143,6 +145,8 @@ def _start_phrases(row, several_masks):
         if row["encoder"] in several_masks or not usual:
             yield f"{row['start_mask']} {100 * row['start_mask_ratio']:.0f} %"
     yield _TARGETS.get(row["start_target"], "")
+    if row["start_agreement"]:
+        yield "utterance agreement " + (f"{row['start_agreement']:g}" if row["start_agreement"] < 1 else "alone")
     yield "" if row["start_augment"] == PLAIN_START["augment"] else f"denoising channels {row['start_augment']}"
     yield "" if row["start_corpus"] in (row["corpus"], None) else f"pretrained on {row['start_corpus']}"
 

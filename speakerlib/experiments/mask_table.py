@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from speakerlib.experiments.comparison import condition_name
-from speakerlib.experiments.ideas import BUDGET, PLAIN_START, START, TREATMENT, names, with_starts
+from speakerlib.experiments.ideas import BUDGET, PLAIN_AUTOENCODER, START, TREATMENT, names, with_starts
 from speakerlib.experiments.tables import has_curve, published
 
 MASKS = ("strips", "boxes")
@@ -96,13 +96,13 @@ def how_to_fill(corpus):
 def error_curves(pretraining, corpus):
     """{(mask, mask_ratio): [history of each seed]} of a corpus' autoencoders whose errors one picture may compare.
 
-    Those of work A (PLAIN_START but for the mask and ratio), of the settings with which most were trained.
+    Those of work A (ideas.PLAIN_AUTOENCODER), of the settings with which most were trained.
     """
     if pretraining.empty:
         return {}
     rows = pretraining[pretraining["corpus"] == corpus]
-    for name in ("encoder", "target", "augment"):
-        rows = rows[rows[name] == PLAIN_START[name]]
+    for name, value in PLAIN_AUTOENCODER.items():
+        rows = rows[rows[name] == value]
     rows = rows[rows["mask"].isin(MASKS) & has_curve(rows)]
     if rows.empty:
         return {}

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, check_name, project_folder
-from speakerlib.experiments.ideas import PLAIN_START, plain
+from speakerlib.experiments.ideas import PLAIN_AUTOENCODER, PLAIN_START, plain
 from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_runs
@@ -76,8 +76,8 @@ def _plain(runs):
 def _with_shown_curves(runs):
     """The runs whose training curve a picture of chapter 08 shows."""
     rows = runs[runs["notebook"] == PRETRAINING]
-    for name in ("encoder", "target", "augment"):
-        rows = rows[rows[name] == PLAIN_START[name]] if len(rows) else rows
+    for name, value in PLAIN_AUTOENCODER.items():
+        rows = rows[rows[name] == value] if len(rows) else rows
     return _plain(runs) | set(rows["run"])
 
 
