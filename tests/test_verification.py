@@ -1,6 +1,10 @@
 """EER, minDCF and DET against scikit-learn's ROC and the definitions; intervals that cover; what is refused."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +213,20 @@ def test_speakers_that_do_not_fit_the_labels_are_refused():
         paired_errors(scores, np.stack([scores] * 2), labels, one, other)
     with pytest.raises(ValueError, match="speakers None and None|has the speakers"):
         errors_with_intervals(scores, labels, np.where(labels == 1, None, one), np.where(labels == 1, None, other))
+
+
+# Long lists
+
+
+def test_the_benchmark_of_long_lists_runs_to_its_end():
+    script = Path(__file__).resolve().parent / "benchmarks" / "eer.py"
+    done = subprocess.run([sys.executable, str(script), "--trials", "5000"], cwd=script.parents[2], timeout=120,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.lstrip()[:1].isdigit()]
+    assert [line.split()[0] for line in lines] == ["37,720", "5,000"]
+    for line in lines:
+        assert float(line.split()[-1]) < 1e-9  # from scikit-learn's EER
 
 
 # Pictures

@@ -128,8 +128,8 @@ def _directions(embeddings, scoring, cohort):
         embeddings = embeddings - torch.as_tensor(cohort).double().mean(dim=0)
     _require_finite(embeddings)
     if (empty := embeddings.norm(dim=1) == 0).any():
-        raise ValueError(f"{int(empty.sum())} of {len(empty)} embeddings are zero, the first one {int(empty.argmax())}:"
-                         " they have no direction, so no cosine. Is the network trained?")
+        raise ValueError(f"{int(empty.sum())} of {len(empty)} embeddings are zero, the first one "
+                         f"{int(empty.nonzero()[0])}: they have no direction, so no cosine. Is the network trained?")
     return F.normalize(embeddings, dim=1)
 
 
@@ -138,8 +138,8 @@ def _cohort_statistics(directions, cohort, top):
     if isinstance(top, bool) or int(top) != top or not 2 <= top <= len(cohort):
         raise ValueError(f"top={top!r}: expected 2 to {len(cohort)}, the speakers of the cohort that count.")
     parts = [(part @ cohort.T).topk(int(top), dim=1).values for part in directions.split(TRIALS_AT_ONCE // 8)]
-    mean, deviation = torch.cat([part.mean(dim=1) for part in parts]), \
-        torch.cat([part.std(dim=1, correction=0) for part in parts])
+    mean = torch.cat([part.mean(dim=1) for part in parts])
+    deviation = torch.cat([part.std(dim=1, correction=0) for part in parts])
     if (deviation < 1e-12).any():
         raise ValueError(f"the {top} nearest speakers of the cohort score alike: there is no deviation to divide by. "
                          "Use a larger top, or a network that tells them apart.")
@@ -150,4 +150,4 @@ def _require_finite(embeddings):
     wrong = ~torch.isfinite(embeddings).all(dim=1)
     if wrong.any():
         raise ValueError(f"{int(wrong.sum())} of {len(wrong)} embeddings are not finite, the first one "
-                         f"{int(wrong.to(torch.uint8).argmax())}. Did the training diverge?")
+                         f"{int(wrong.nonzero()[0])}. Did the training diverge?")
