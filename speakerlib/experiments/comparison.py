@@ -6,6 +6,7 @@ import pandas as pd
 from speakerlib.experiments.ideas import BUDGET, PLAIN, TREATMENT, names, with_starts
 
 GOAL = 0.03  # what pretraining is asked to bring
+LEAST_SEEDS = 3  # fewer are a hint
 SHOTS = (1, 5)  # of the 5-way cells in the tables
 CELLS = ["condition", "num_way", "num_support", "labelled_speakers"]
 COLUMNS = [*CELLS, "seeds", "speakers", "control", "method", "difference", "low", "high"]
@@ -17,8 +18,8 @@ def compare(results, method, control):
     results: rows of read_results; method, control: {column: value, or a list of values} that choose rows of it, one
     for each seed and cell. Columns: seeds and speakers (their numbers), control and method (mean accuracies),
     difference, low, high. Each test speaker counts once, whatever the number of its queries. low, high: the 95 %
-    bootstrap interval over test speakers and seeds, both drawn again; the methods are apart if it excludes 0. With
-    few seeds it is somewhat too narrow.
+    bootstrap interval over test speakers and seeds, both drawn again; the methods are apart if it excludes 0. It needs
+    three seeds or more to know what seeds add.
 
     Only seeds that both have are compared, and cells of which the records hold `by_speaker`. ValueError if there are
     none, if two runs fill one cell of a seed, or if the two did not meet the same tasks.
@@ -75,7 +76,7 @@ def condition_name(row):
 
 
 def help_tables(lines):
-    """"Does pretraining help?" as [(caption, DataFrame of strings), ...], a table a number of labelled speakers.
+    """Whether pretraining helps, as [(caption, DataFrame of strings), ...], a table a number of labelled speakers.
 
     A block for each control: first its accuracy, then the differences of what was tried against it.
     """
@@ -127,9 +128,14 @@ def _help_table(lines):
 
 
 def difference(line):
-    """"+3.5 (+0.3 to +6.8)" in points; a star where the goal is reached and the interval excludes 0."""
+    """Points, as +3.5 (+0.3 to +6.8); a star where the goal is reached, a dagger where it is no evidence."""
     text = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * line[name] for name in ("difference", "low", "high")))
-    return text + " ★" * bool(line["low"] > 0 and line["difference"] >= GOAL) + " †" * bool(line["seen"])
+    return text + " ★" * reaches_goal(line) + " †" * bool(line["seen"])
+
+
+def reaches_goal(line):
+    """Whether a line brings GOAL with its interval above 0, by three seeds at least."""
+    return bool(line["seeds"] >= LEAST_SEEDS and line["low"] > 0 and line["difference"] >= GOAL)
 
 
 def _column(line):
@@ -186,9 +192,14 @@ def _paired_cell(cell, pairs):
 def interval_over_speakers_and_seeds(values, seed=0, draws=4000):
     """95 % bootstrap interval of the mean of values (seeds, speakers), rows and columns both drawn again (Owen 2007).
 
-    NaN: a speaker that had no query with that seed.
+    NaN: a speaker that had no query with that seed. What seeds add is stretched by sqrt(n / (n - 1)), since n seeds
+    drawn again from themselves vary less than n new ones. With three seeds it is still too narrow where seeds matter
+    as much as speakers: simulated, it held the true mean in 85 of 100 cases there, in 91 to 93 where they matter less.
     """
     known = np.isfinite(values)
+    if len(values) > 1:
+        means = np.nanmean(values, axis=1, keepdims=True)
+        values = values + (np.sqrt(len(values) / (len(values) - 1)) - 1) * (means - means.mean())
     rng = np.random.default_rng(seed)
     rows, columns = (rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float) for n in values.shape)
     total = np.einsum("ds,sp,dp->d", rows, np.where(known, values, 0), columns, optimize=True)
