@@ -7,7 +7,15 @@ from torch.nn import functional as F
 from speakerlib.models.encoders import CHANNELS, ConvEncoder
 from speakerlib.models.objectives import reconstruction_loss
 from speakerlib.models.targets import check_target, to_target
-from speakerlib.models.transformer import Block, TransformerEncoder, initialise, sine_positions, spread, standardise
+from speakerlib.models.transformer import (
+    WIDTH,
+    Block,
+    TransformerEncoder,
+    initialise,
+    sine_positions,
+    spread,
+    standardise,
+)
 
 DECODER_WIDTH, DECODER_DEPTH = 48, 2
 
@@ -76,7 +84,7 @@ class TransformerAutoencoder(nn.Module):
         check_target(target)
         self.normalisation, self.target = normalisation, target
         self.encoder = encoder = TransformerEncoder(num_mels, num_frames)
-        self.narrow = nn.Linear(encoder.dim, DECODER_WIDTH)
+        self.narrow = nn.Linear(WIDTH, DECODER_WIDTH)
         self.removed_token = nn.Parameter(0.02 * torch.randn(DECODER_WIDTH))
         self.register_buffer("positions", sine_positions(*encoder.grid, DECODER_WIDTH), persistent=False)
         self.decoder = nn.ModuleList(Block(DECODER_WIDTH) for _ in range(DECODER_DEPTH))

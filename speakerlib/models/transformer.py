@@ -13,11 +13,13 @@ WIDTH, DEPTH, HEADS = 56, 3, 4  # about as many parameters as ConvEncoder
 class TransformerEncoder(nn.Module):
     """Three transformer blocks over patches of 16 x 16 (Dosovitskiy et al. 2021; for audio Huang et al. 2022).
 
-    forward: (batch, 1, num_mels, num_frames) -> (batch, dim), the mean over patches after the last normalisation. The
-    grid of patches is that of masks.py, whose last row and column take what is left over: every value belongs to one
-    patch, and the narrower ones are filled up with 0 to the size of the widest. Each clip is first brought to mean 0
-    and deviation 1 over what is visible of it, whatever the front end's scale is (`boccio` has bytes). Positions are
-    sines and cosines of row and column, fixed. 135,856 parameters for 64 x 151, 141,232 for 256 x 301.
+    forward: (batch, 1, num_mels, num_frames) -> (batch, dim), the mean over time of the patches after the last
+    normalisation, one row of patches after the other (Niizumi et al. 2022), so that what is low and what is high stays
+    apart: dim = 56 * (num_mels // 16), 224 for 64 mels. The grid of patches is that of masks.py, whose last row and
+    column take what is left over: every value belongs to one patch, and the narrower ones are filled up with 0 to the
+    size of the widest. Each clip is first brought to mean 0 and deviation 1 over what is visible of it, whatever the
+    front end's scale is (`boccio` has bytes). Positions are sines and cosines of row and column, fixed. 135,856
+    parameters for 64 x 151, 141,232 for 256 x 301.
     Raises ValueError if the clip is smaller than one patch.
     """
 
@@ -28,8 +30,9 @@ class TransformerEncoder(nn.Module):
                 f"The encoder cuts its input into patches of {PATCH_MELS} mels x {PATCH_FRAMES} frames and needs at "
                 f"least one; this front end gives {num_mels} mels and {num_frames} frames a segment. Use a front end "
                 "with more mels, or longer segments.")
-        self.num_mels, self.num_frames, self.dim = int(num_mels), int(num_frames), WIDTH
+        self.num_mels, self.num_frames = int(num_mels), int(num_frames)
         self.grid = self.num_mels // PATCH_MELS, self.num_frames // PATCH_FRAMES
+        self.dim = WIDTH * self.grid[0]
         self.widest = PATCH_MELS + self.num_mels % PATCH_MELS, PATCH_FRAMES + self.num_frames % PATCH_FRAMES
         self.embed = nn.Linear(self.widest[0] * self.widest[1], WIDTH)
         self.blocks = nn.ModuleList(Block(WIDTH) for _ in range(DEPTH))
@@ -41,12 +44,13 @@ class TransformerEncoder(nn.Module):
     def forward(self, frames):
         self.check(frames)
         visible = torch.ones(len(frames), len(self.positions), dtype=torch.bool, device=frames.device)
-        return self.tokens(self.patches(standardise(frames)[0]), visible)[0].mean(dim=1)  # (batch, dim)
+        tokens, _, _ = self.tokens(self.patches(standardise(frames)[0]), visible)  # (batch, patches, width)
+        return tokens.unflatten(1, self.grid).mean(dim=2).flatten(1)  # (batch, rows * width)
 
     def tokens(self, patches, visible):
         """What the visible ones of patches (batch, patches, values) become: (tokens, places, seen).
 
-        tokens: (batch, count, dim), count being the largest number of visible patches of a clip; places: (batch,
+        tokens: (batch, count, width), count being the largest number of visible patches of a clip; places: (batch,
         count), which patches they are; seen: (batch, count), False where a clip has fewer and the token means nothing.
         """
         count = max(1, int(visible.sum(dim=1).max()))
