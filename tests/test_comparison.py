@@ -170,7 +170,8 @@ def test_the_table_has_a_readable_line_for_each_idea_under_its_control(data_fold
     assert "with 10 training speakers labelled" in few and "with all training speakers labelled" in every
     assert waiting.empty and "has its control" in comparison.what_is_missing(lines, waiting, "demo")
     assert list(table.columns) == ["seeds", "recorded 1-shot", "recorded 5-shot", "changed 1-shot", "changed 5-shot"]
-    denoising = "mean-normalised target, denoising channels II, first 2 blocks frozen, lower blocks slowed (× 0.5)"
+    denoising = "mean-normalised target, denoising channels II, first 2 blocks frozen, "
+    denoising += "lower blocks slowed (×\N{NO-BREAK SPACE}0.5)"
     assert set(table.index) == {"from scratch: accuracy", "boxes 75 %", "patches 60 %", "boxes 75 %, " + denoising}
     assert table.index[0] == "from scratch: accuracy" and set(table["seeds"]) == {3}
     assert table.loc["boxes 75 %, " + denoising, "changed 1-shot"] == "+5.0 (+5.0 to +5.0) ★"

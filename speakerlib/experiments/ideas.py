@@ -135,7 +135,7 @@ def _phrases(row, differs, several_masks):
     else:
         yield "no pretraining"
     yield f"first {row['frozen_blocks']:.0f} blocks frozen" if row["frozen_blocks"] else ""
-    yield "" if row["layer_decay"] == 1 else f"lower blocks slowed (× {row['layer_decay']:g})"
+    yield "" if row["layer_decay"] == 1 else f"lower blocks slowed (×\N{NO-BREAK SPACE}{row['layer_decay']:g})"
     yield _STATISTICS.get(row["norm_statistics"], "")
 
 

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 
 from speakerlib.experiments.comparison import GOAL, SHOTS, ideas_of
+from speakerlib.experiments.ideas import BUDGET, TREATMENT
 from speakerlib.experiments.mask_table import (
     MASKS,
     PUBLISHED,
@@ -25,9 +26,8 @@ def difference_pictures(lines):
 
     Of ideas tried with few labels, their trainings with all labels are shown too.
     """
-    lines = ideas_of(lines)
-    few = set(lines.loc[lines["labelled_speakers"] > 0, "idea"])
-    lines = lines[lines["idea"].isin(few)]
+    alike = lines[[*BUDGET, *TREATMENT]].drop(columns="labelled_speakers").astype(str).agg("|".join, axis=1)
+    lines = ideas_of(lines[alike.isin(alike[lines["labelled_speakers"] > 0])]) if len(lines) else lines
     return {f"does_pretraining_help_{shots}_shot": plot_differences(part, shots)
             for shots, part in lines.groupby("num_support") if shots in SHOTS}
 
@@ -57,7 +57,7 @@ def plot_differences(lines, num_support, title=None):
     last = lines[lines["condition"] == conditions[-1]].groupby("idea")["difference"].mean()
     order = list(last.sort_values().index)
     labels = sorted(lines["labelled_speakers"].unique(), key=lambda count: count or np.inf)
-    figure, axes = new_figure(3.6 + 4.1 * len(conditions), 1.9 + len(order) * (0.28 + 0.17 * len(labels)),
+    figure, axes = new_figure(5.6 + 4.1 * len(conditions), 1.9 + len(order) * (0.28 + 0.17 * len(labels)),
                               columns=len(conditions), sharey=True, sharex=True, squeeze=False)
     for axis, condition in zip(axes[0], conditions):
         axis.axvline(0, color="black", linewidth=1.2)
@@ -66,7 +66,7 @@ def plot_differences(lines, num_support, title=None):
             part = lines[(lines["condition"] == condition) & (lines["labelled_speakers"] == count)]
             heights = [order.index(idea) + 0.24 * ((len(labels) - 1) / 2 - place) for idea in part["idea"]]
             _intervals(axis, part, heights, PALETTE[place], MARKERS[place],
-                       f"{count:.0f} labelled speakers" if count else "all training speakers labelled")
+                       f"{count:.0f} labelled speakers" if count else "all speakers labelled")
         seen = lines[(lines["condition"] == condition) & lines["seen"].astype(bool)]
         for idea in seen["idea"].unique():
             axis.text(1.0, order.index(idea), " †", transform=axis.get_yaxis_transform(), va="center")
@@ -74,6 +74,7 @@ def plot_differences(lines, num_support, title=None):
         axis.set_yticks(range(len(order)), [textwrap.fill(idea, 36) for idea in order])
         axis.set_ylim(-0.6, len(order) - 0.4)
         axis.grid(axis="y", visible=False)
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         axis.annotate(f"goal: +{100 * GOAL:.0f}", (100 * GOAL, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                       textcoords="offset points", va="top", fontsize=9, color=PALETTE[2])
     foot = "points of accuracy against the same training from scratch: pretraining hurts left of 0, helps right of it"
@@ -82,7 +83,7 @@ def plot_differences(lines, num_support, title=None):
     figure.supxlabel(foot, fontsize=11)
     figure.get_layout_engine().set(wspace=0.06)
     handles, texts = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper right", ncols=len(texts))
+    figure.legend(handles, texts, loc="outside right upper")
     figure.suptitle(title or _title(lines, num_support), x=0.01, ha="left", fontsize=11)
     return figure
 
