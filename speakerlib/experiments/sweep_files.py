@@ -65,8 +65,9 @@ def read_sweep(path, corpus=None, overrides=None):
     parameter -> list of values, every combination of which is a run; `list`: cases, each a few parameters and maybe a
     `name`, crossed with the grid. `init: <an earlier step>` (of the step or of a case) takes the weights of that
     step's runs: of those that agree with this one on the seed, on the kind of clip, and on whatever both steps vary;
-    what only the earlier step varies is crossed. `init: {step: <step>, mask: boxes, name: <case>}` takes some of
-    them. Two steps may name the same run: it is run once.
+    what only the earlier step varies is crossed. `init: {step: <step>, mask: boxes}` takes some of them;
+    `init: {step: <step>, name: <case>}` those of a case, which then need only agree on the seed and the kind of clip.
+    Two steps may name the same run: it is run once.
 
     Raises ValueError that names the step and the value, FileNotFoundError for a file, notebook or corpus that is not
     there.
@@ -185,7 +186,8 @@ def _starts(given, varied, steps, step, runs, known):
             raise ValueError(f"init={init!r}: {candidates[0].notebook} has no parameter {name!r}.")
     own = {**known, **given}
     there = set().union(*(run.varied for run in candidates))
-    agree = [name for name in sorted(there & (varied | {"seed", *_SAME_CLIPS})) if name in own and name not in chosen]
+    shared = {"seed", *_SAME_CLIPS} | (set() if "name" in chosen else varied)  # a named case is told apart by its name
+    agree = [name for name in sorted(there & shared) if name in own and name not in chosen]
     found = [run for run in candidates
              if all(run.parameters[name] == own[name] for name in agree)
              and all(_among(run.case if name == "name" else run.parameters[name], value)
