@@ -82,16 +82,17 @@ class ResidualBlock(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(before, after, size, step, size // 2, bias=False)
                                    for before, after, size, step in shapes)
         self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _, after, _, _ in shapes)
-        self.shortcut = nn.Identity()
+        self.stride, self.shortcut = stride, nn.Identity()
         if stride != 1 or incoming != outgoing:
-            self.shortcut = nn.Sequential(nn.Conv2d(incoming, outgoing, 1, stride, bias=False),
-                                          nn.BatchNorm2d(outgoing))
+            self.shortcut = nn.Sequential(nn.Conv2d(incoming, outgoing, 1, bias=False), nn.BatchNorm2d(outgoing))
 
     def forward(self, values):
         inner = values
         for place, (conv, norm) in enumerate(zip(self.convs, self.norms)):
             inner = norm(conv(torch.relu(inner) if place else inner))
-        return torch.relu(inner + self.shortcut(values))
+        # The stride is taken here, not by the convolution 1 x 1: the same numbers, but oneDNN 3.12 writes past its
+        # buffer in the gradient of a strided one of few channels in channels_last (uxlfoundation/oneDNN issue 6035).
+        return torch.relu(inner + self.shortcut(values[:, :, ::self.stride, ::self.stride]))
 
 
 def load_kye_checkpoint(path, encoder="resnet34"):
@@ -141,13 +142,17 @@ def _require_fit(path, encoder, found, speakers, module):
     counters = {name for name in expected if name.endswith("num_batches_tracked")}  # torch 0.4.0 had none
     faults = [f"{name} is missing" for name in expected if name not in found and name not in counters]
     faults += [f"{name} is unknown" for name in found if name not in expected]
-    faults += [f"{name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}"
-               for name, value in expected.items() if name in found and found[name].shape != value.shape]
+    faults += [f"{name} has shape {_shape(found[name])}, expected {tuple(value.shape)}"
+               for name, value in expected.items() if name in found and _shape(found[name]) != tuple(value.shape)]
     if speakers is None:
         faults.append("weight (one row a speaker) is missing")
-    elif speakers.ndim != 2 or speakers.shape[1] != module.dim:
-        faults.append(f"weight has shape {tuple(speakers.shape)}, expected (speakers, {module.dim})")
+    elif len(_shape(speakers)) != 2 or speakers.shape[1] != module.dim:
+        faults.append(f"weight has shape {_shape(speakers)}, expected (speakers, {module.dim})")
     if faults:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
         raise ValueError(f"{path} does not fit {encoder}: {'; '.join(faults[:8])}{more}. Name the encoder that the "
                          f"checkpoint was trained with: one of {', '.join(RESNETS)}.")
+
+
+def _shape(value):
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
