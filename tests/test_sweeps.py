@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 
 from speakerlib import cli
 from speakerlib.data.audio import write_audio
@@ -20,8 +21,7 @@ from speakerlib.data.corpora import import_corpus
 from speakerlib.data.files import data_folder as data_folder_now
 from speakerlib.data.files import read_json
 from speakerlib.experiments import sweep_files, sweeps
-from speakerlib.experiments.parameters import notebook_parameters
-from speakerlib.experiments.records import Run, run_folder, start_run
+from speakerlib.experiments.records import Run, start_run
 from speakerlib.experiments.sweep_files import read_sweep
 from speakerlib.experiments.sweep_progress import estimates
 from speakerlib.experiments.sweeps import run_sweep
@@ -215,7 +215,8 @@ def noise(tmp_path_factory):
 
 
 @pytest.fixture
-def speech(noise, data_folder):
+def speech(noise, data_folder, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     import_corpus(noise / "audio", name="noise", split_file=noise / "split.csv", progress=False)
     return data_folder
 
@@ -286,11 +287,10 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on_where_it_was(spee
 @pytest.mark.slow
 def test_weights_reach_the_run_that_needs_them_and_a_failure_has_its_cell_and_notebook(speech, tmp_path):
     quick = {**TRAINING, "num_train_iterations": 2, "test_interval": 1, "print_interval": 1, "batch_size": 2}
-    few = {**quick, "num_way": 3, "num_support": 1, "num_query": 2, "test_tasks": 4}
+    few = {**quick, "num_support": 1, "num_query": 2, "test_tasks": 4}
     path = write(tmp_path, {
         "masked": {"notebook": AUTOENCODER, "with": quick},
         "transfer": {"notebook": PROTONET, "with": few, "init": "masked", "grid": {"num_way": [3, 40]}}}, "noise")
-    path.write_text(path.read_text().replace("    num_way: 3\n", ""))
     summary = run_sweep(path, num_workers=2, num_threads=1).set_index("name")
     assert summary["status"].tolist() == ["done", "done", "failed"]
     failed = summary.loc["transfer num_way=40"]
@@ -299,4 +299,21 @@ def test_weights_reach_the_run_that_needs_them_and_a_failure_has_its_cell_and_no
     record = read_json(read_sweep(path).runs[1].folder / "run.json")
     assert record["init_weights"]["run"] == read_sweep(path).runs[0].folder.name
     assert record["machine"]["threads"] == 1
-    assert notebook_parameters(PROTONET)["num_way"] != 40 and run_folder is not None
+    curves = EventMultiplexer().AddRunsFromDirectory(str(speech / "sweeps" / "some")).Reload().Runs()
+    assert {"tensorboard/masked", "tensorboard/transfer_num_way=3"} <= set(curves)
+
+
+@pytest.mark.slow
+def test_the_full_size_table_begins_with_its_own_settings(speech):
+    """Its first steps, on seconds of noise: a pretraining, and the training that starts from it."""
+    few = {"num_train_iterations": 2, "test_interval": 1, "batch_size": 2, "num_way": 3, "num_support": 1,
+           "num_query": 1, "test_tasks": 4, "segment_seconds": 0.9}
+    sweep = read_sweep("mae_table_full_size", "noise", few)
+    runs = [next(run for run in sweep.runs if run.step == step and run.varied.get("mask") == "boxes")
+            for step in ("pretrain", "transfer")]
+    for run in runs:
+        folder, executed = run_notebook(run.notebook, run.parameters, quiet=True)
+        assert executed and folder == run.folder
+    record = read_json(runs[1].folder / "run.json")
+    assert record["status"] == "complete" and record["parameters"]["front_end"] == "boccio"
+    assert record["init_weights"]["num_mels"] == 256 and record["init_weights"]["run"] == runs[0].folder.name

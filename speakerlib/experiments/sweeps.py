@@ -3,6 +3,7 @@
 import io
 import os
 import queue
+import re
 import shutil
 import time
 from contextlib import contextmanager, redirect_stdout
@@ -27,8 +28,8 @@ def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, nu
     Runs are processes of their own, num_workers at once with num_threads threads each: by default as many of two
     threads as the computer has cores for. only: the name of a step; its runs, and those that they need. A failed run
     is a row with its error, its cell and the notebook as far as it came; what needs it waits, the rest goes on. The
-    summary is <data>/sweeps/<sweep>/summary.csv, written after each run. dry_run: prints the runs and how long they
-    take, as far as earlier runs tell.
+    summary is <data>/sweeps/<sweep>/summary.csv, written after each run; `tensorboard --logdir` of that folder shows
+    all curves. dry_run: prints the runs and how long they take, as far as earlier runs tell.
 
     Raises what read_sweep raises; RuntimeError if the same sweep is at work already; KeyboardInterrupt with a
     sentence when interrupted. In every case what is done is kept, and a run that was cut short goes on from its last
@@ -47,6 +48,7 @@ def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, nu
         return summarise(runs, rows)
     folder = data_folder() / "sweeps" / sweep.name
     with _alone(folder):
+        _link_curves(folder, runs)
         start, board = time.time(), Board(runs, missing, seconds, num_workers)
         try:
             if missing:
@@ -119,6 +121,7 @@ def _execute(client, missing, rows, num_threads, board, folder, runs):
         raise
     finally:
         client.unsubscribe_topic(_STARTS)
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 def _next(finished, board):
@@ -184,6 +187,15 @@ def _sizes(num_runs, num_workers, num_threads):
     if num_threads is None:
         num_threads = max(1, CPU_COUNT // num_workers)
     return max(1, min(num_workers, num_runs)), num_threads
+
+
+def _link_curves(folder, runs):
+    """Makes <folder>/tensorboard, where TensorBoard finds the runs' curves under readable names."""
+    place = folder / "tensorboard"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for run in runs:
+        (place / re.sub(r"[^\w.=-]+", "_", run.name)).symlink_to(run.folder / "tensorboard")
 
 
 @contextmanager
