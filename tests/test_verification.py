@@ -20,7 +20,7 @@ from speakerlib.experiments.verification import (
     paired_errors,
     verification_errors,
 )
-from speakerlib.views.verification import plot_det, plot_scores
+from speakerlib.views.verification import plot_by_length, plot_det, plot_scores
 
 # Few values, so that ties are common; both kinds are always there.
 trials = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=60).filter(
@@ -259,3 +259,13 @@ def test_histograms_of_scores_mark_the_threshold_and_bear_one_value():
     assert axis.lines[0].get_xdata() == pytest.approx([threshold, threshold])
     assert f"two speakers:\n{(labels == 0).sum()} trials" in [text.get_text() for text in axis.get_legend().get_texts()]
     plot_scores(np.zeros(4), [1, 0, 1, 0])
+
+
+def test_errors_by_length_stand_in_the_order_of_their_lengths():
+    lines = {"a": {None: (0.1, 0.05, 0.2), 1.0: (0.3, 0.3, 0.3), 2.0: (0.2, 0.1, 0.4)}, "b": {1.0: (0.4, 0.3, 0.5)}}
+    axis = plot_by_length(lines).axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1 s", "2 s", "whole"]
+    first, second = (container[0].get_ydata() for container in axis.containers)
+    assert first == pytest.approx([30, 20, 10]) and second == pytest.approx([40])
+    ends = np.sort([segment[:, 1] for segment in axis.containers[0][2][0].get_segments()])
+    np.testing.assert_allclose(ends, [[30, 30], [10, 40], [5, 20]])

@@ -1,4 +1,4 @@
-"""Pictures of verification: DET curves on probit axes, and histograms of the scores of both kinds of trials."""
+"""Pictures of verification: DET curves on probit axes, histograms of both kinds of scores, errors by query length."""
 
 import numpy as np
 import torch
@@ -61,6 +61,30 @@ def plot_scores(scores, labels, title=None, axis=None, bins=60):
     axis.set(xlabel="score", ylabel="density", title=title or "Scores of the trials")
     axis.grid(axis="x", visible=False)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), labelspacing=1)
+    return axis.figure
+
+
+def plot_by_length(values, ylabel="equal error rate (%)", title=None, axis=None):
+    """A value by the length of what is tested, one line a method with its 95 % intervals; returns the figure.
+
+    values: {label: {seconds: (value, low, high)}}, shares of 1; the lengths stand side by side, whatever they are, and
+    None is the whole utterance.
+    """
+    if axis is None:
+        _, axis = new_figure(6.4, 4.2)
+    lengths = sorted({seconds for line in values.values() for seconds in line}, key=lambda each: each or np.inf)
+    for number, (label, line) in enumerate(values.items()):
+        places = np.array([place for place, seconds in enumerate(lengths) if seconds in line])
+        middle, low, high = 100 * np.array([line[seconds] for seconds in lengths if seconds in line], dtype=float).T
+        aside = 0.06 * (number - (len(values) - 1) / 2)  # bars do not cover each other
+        axis.errorbar(places + aside, middle, np.maximum([middle - low, high - middle], 0), label=label, capsize=3,
+                      color=PALETTE[number % len(PALETTE)], marker=MARKERS[number % len(MARKERS)], markersize=6,
+                      linestyle=_LINES[number % len(_LINES)])
+    axis.set(xticks=range(len(lengths)), xticklabels=[f"{seconds:g} s" if seconds else "whole" for seconds in lengths],
+             xlim=(-0.4, len(lengths) - 0.6), xlabel="length of what is tested", ylabel=ylabel,
+             title=title or "By the length of the test")
+    axis.grid(axis="x", visible=False)
+    axis.legend()
     return axis.figure
 
 
