@@ -135,6 +135,24 @@ def test_channels_met_before_the_test_are_marked_as_no_evidence(data_folder):
     assert table.loc["denoising channels II", "changed 1-shot"].endswith("★")
 
 
+def test_an_idea_is_also_held_against_a_longer_training_from_scratch(data_folder):
+    for seed in (0, 1, 2):
+        protonet(seed=seed)
+        protonet(seed=seed, init=autoencoder(seed=seed), gain=0.05)
+        protonet(seed=seed, num_train_iterations=900, test_interval=45, gain=0.04)
+        protonet(seed=seed, num_train_iterations=900, test_interval=45, augment="II", gain=0.4)  # not all else is equal
+        protonet(seed=seed, num_train_iterations=100, gain=0.3)  # not longer
+        protonet(seed=seed, num_train_iterations=900, frozen_blocks=2, gain=0.3)  # an idea itself
+    results, pretraining = read_results(PROTONET), read_runs(PRETRAINING)
+    lines = comparison.against_longer(results, pretraining)
+    assert set(lines["control_steps"]) == {900} and set(lines["num_train_iterations"]) == {200}
+    assert lines["difference"].to_numpy() == pytest.approx(0.01) and len(lines) == 2 * 3
+    ((caption, table),) = comparison.help_tables(lines)
+    assert "Against 900 steps from scratch" in caption and list(table.index) == ["from scratch: accuracy",
+                                                                                 "masked autoencoder"]
+    assert tried()[0].query("num_train_iterations == 200")["difference"].to_numpy() == pytest.approx(0.05)
+
+
 def test_two_seeds_reach_no_goal(data_folder):
     for seed in (0, 1):
         protonet(seed=seed)

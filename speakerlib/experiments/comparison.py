@@ -10,6 +10,7 @@ LEAST_SEEDS = 3  # fewer are a hint
 SHOTS = (1, 5)  # of the 5-way cells in the tables
 CELLS = ["condition", "num_way", "num_support", "labelled_speakers"]
 COLUMNS = [*CELLS, "seeds", "speakers", "control", "method", "difference", "low", "high"]
+_LINE = list(dict.fromkeys([*BUDGET, *TREATMENT, *COLUMNS, "seen"]))
 
 
 def compare(results, method, control):
@@ -51,22 +52,56 @@ def comparisons(results, pretraining):
     columns of compare and of both lists, and `seen`: whether the channels of condition `changed` were met in training
     or pretraining. waiting: the ideas without a control, one row each.
     """
-    rows = with_starts(results, pretraining)
-    rows = rows[rows.get("by_speaker", pd.Series(None, index=rows.index, dtype=object)).notna()]
     lines, waiting = [], []
-    for _, group in rows.groupby(BUDGET, dropna=False, sort=False):
-        is_control = ~group["pretrained"]
-        for name in ("frozen_blocks", "layer_decay", "norm_statistics"):
-            is_control &= group[name] == PLAIN[name]
-        for _, tried in group[~is_control].groupby(TREATMENT, dropna=False, sort=False):
-            tried, facts = _one_a_seed(tried), tried.iloc[0][[*BUDGET, *TREATMENT]].to_dict()
-            if set(tried["seed"]) & set(group.loc[is_control, "seed"]):
-                for line in paired(tried, group[is_control]).to_dict("records"):
-                    lines.append({**facts, **line, "seen": _seen(facts, tried, line["condition"])})
+    for _, group in _comparable(results, pretraining).groupby(BUDGET, dropna=False, sort=False):
+        control, ideas = group[_is_control(group)], group[~_is_control(group)]
+        for facts, tried in _ideas(ideas):
+            if set(tried["seed"]) & set(control["seed"]):
+                lines += _lines(facts, tried, control)
             else:
                 waiting.append({**facts, "seeds": _seeds(tried)})
-    columns = list(dict.fromkeys([*BUDGET, *TREATMENT, *COLUMNS, "seen"]))
-    return pd.DataFrame(lines, columns=columns), pd.DataFrame(waiting, columns=[*BUDGET, *TREATMENT, "seeds"])
+    return pd.DataFrame(lines, columns=_LINE), pd.DataFrame(waiting, columns=[*BUDGET, *TREATMENT, "seeds"])
+
+
+def against_longer(results, pretraining):
+    """Each pretrained idea against training from scratch for more steps, all else being equal: lines as of comparisons.
+
+    `control_steps`: those of the control. Pretraining took time too; this asks whether that time was better spent so.
+    """
+    lines, shared = [], [name for name in BUDGET if name not in ("num_train_iterations", "test_interval")]
+    for _, group in _comparable(results, pretraining).groupby(shared, dropna=False, sort=False):
+        for steps, control in group[_is_control(group)].groupby("num_train_iterations"):
+            shorter = group[group["pretrained"] & (group["num_train_iterations"] < steps)]
+            for _, alike in shorter.groupby(BUDGET, dropna=False, sort=False):
+                for facts, tried in _ideas(alike):
+                    if set(tried["seed"]) & set(control["seed"]):
+                        lines += [{**line, "control_steps": steps} for line in _lines(facts, tried, control)]
+    return pd.DataFrame(lines, columns=[*_LINE, "control_steps"])
+
+
+def _comparable(results, pretraining):
+    """The rows that have accuracies by speaker, with their starts."""
+    rows = with_starts(results, pretraining)
+    return rows[rows.get("by_speaker", pd.Series(None, index=rows.index, dtype=object)).notna()]
+
+
+def _is_control(rows):
+    """From random weights, and nothing else tried."""
+    plain = ~rows["pretrained"]
+    for name in ("frozen_blocks", "layer_decay", "norm_statistics"):
+        plain &= rows[name] == PLAIN[name]
+    return plain
+
+
+def _ideas(rows):
+    """[(facts, rows, one a seed)] of each idea among rows of one budget."""
+    for _, tried in rows.groupby(TREATMENT, dropna=False, sort=False):
+        yield tried.iloc[0][[*BUDGET, *TREATMENT]].to_dict(), _one_a_seed(tried)
+
+
+def _lines(facts, tried, control):
+    return [{**facts, **line, "seen": _seen(facts, tried, line["condition"])}
+            for line in paired(tried, control).to_dict("records")]
 
 
 def condition_name(row):
@@ -78,14 +113,18 @@ def condition_name(row):
 def help_tables(lines):
     """Whether pretraining helps, as [(caption, DataFrame of strings), ...], a table a number of labelled speakers.
 
-    A block for each control: first its accuracy, then the differences of what was tried against it.
+    A block for each control: first its accuracy, then the differences of what was tried against it. lines: of
+    comparisons, or of against_longer (then a table for each number of the control's steps, too).
     """
     tables = []
     for count in sorted(lines["labelled_speakers"].unique(), key=lambda count: count or np.inf):
         part = lines[(lines["labelled_speakers"] == count) & lines["num_support"].isin(SHOTS)]
-        labelled = f"{count:.0f}" if count else "all"
-        tables.append((f"Does pretraining help, with {labelled} training speakers labelled? {_shared(part)}",
-                       _help_table(part)))
+        question = f"Does pretraining help, with {f'{count:.0f}' if count else 'all'} training speakers labelled?"
+        if "control_steps" not in part:
+            tables.append((f"{question} {_shared(part)}", _help_table(part)))
+            continue
+        for steps, alike in part.groupby("control_steps"):
+            tables.append((f"{question} Against {steps:.0f} steps from scratch: {_shared(alike)}", _help_table(alike)))
     return tables
 
 
