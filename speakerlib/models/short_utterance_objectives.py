@@ -68,7 +68,7 @@ def additive_margin_loss(embeddings, labels, weight, margin=MARGIN, scale=SCALE)
     The shapes are global_loss's; the accuracy is taken without the margin.
     """
     cosines = cosine_logits(embeddings, weight)
-    handicap = margin * F.one_hot(labels, len(weight))
+    handicap = margin * F.one_hot(labels, len(weight)).to(cosines.dtype)
     return F.cross_entropy(scale * (cosines - handicap), labels), _accuracy(cosines, labels)
 
 
