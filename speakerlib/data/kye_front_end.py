@@ -42,10 +42,9 @@ def compute_kye(samples, front_end=KYE):
     samples: (samples,) int16, or floats on the same scale. 20 log10 of a power is twice a decibel, as the authors have
     it. Raises ValueError for another shape, or no samples.
     """
-    samples = torch.as_tensor(np.asarray(samples))
+    samples = torch.from_numpy(np.array(samples, np.float64))  # as the package does: it costs little and no digit
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"samples have shape {tuple(samples.shape)}; expected (samples,) of one utterance, not empty.")
-    samples = samples.to(torch.float64)  # as the package does: it costs little and no digit
     emphasised = torch.cat([samples[:1], samples[1:] - front_end.pre_emphasis * samples[:-1]])
     frames = int(num_kye_frames(len(samples), front_end))
     padded = torch.zeros((frames - 1) * front_end.hop_length + front_end.win_length, dtype=torch.float64)

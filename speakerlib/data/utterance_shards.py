@@ -45,7 +45,7 @@ def compute_utterance(front_end, samples):
     """Frames of one utterance: float16 (frames, num_mels). samples: int16 scale, (samples,)."""
     if isinstance(front_end, KyeFrontEnd):
         return compute_kye(samples, front_end).to(torch.float16).numpy()
-    waveform = torch.as_tensor(np.asarray(samples)).to(torch.float32)[None] / 32768
+    waveform = torch.from_numpy(np.array(samples, np.float32))[None] / 32768
     return front_ends.compute(front_end, waveform)[0].T.contiguous().numpy()
 
 
