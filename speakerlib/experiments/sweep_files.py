@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
@@ -26,12 +26,13 @@ class PlannedRun:
     """One run of a sweep: all that is known of it before anything runs."""
 
     step: str
-    name: str  # of its step, its case and what the sweep varies: no other run of the sweep has it
+    name: str  # of its step, its case and what the grid varies, or more where that is not enough to tell it apart
     notebook: str
     parameters: dict = field(repr=False)  # all of the notebook's
     folder: Path
     case: str = ""
     varied: dict = field(default_factory=dict, repr=False)  # what the sweep varies, that of the run it starts from too
+    named: tuple = field(default=(), repr=False)  # those of `varied` that are in the name
     needs: Path | None = None  # the folder of the run whose weights it starts from
 
 
@@ -87,7 +88,7 @@ def read_sweep(path, corpus=None, overrides=None):
     for step, settings in content["steps"].items():
         where = f"{path.name}, step {step!r}"
         try:
-            notebook, entries = _entries(step, settings, content["steps"])
+            notebook, grid, entries = _entries(step, settings, content["steps"])
             known = notebook_parameters(notebook)
             fixed = {"corpus": corpus or content.get("corpus")} if "corpus" in known else {}
             fixed = {name: value for name, value in fixed.items() if value is not None}
@@ -98,7 +99,7 @@ def read_sweep(path, corpus=None, overrides=None):
                 given = _plain({**fixed, **given, **(fixed if corpus else {}), **override}, known)
                 for init, source in _starts(given, varied, content["steps"], step, runs, known):
                     values = {**given, **({"init": init} if init is not None else {})}
-                    made.append(_planned(step, notebook, case, values, varied, source, find))
+                    made.append(_planned(step, notebook, case, values, varied, grid, source, find))
             runs[step] = made
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{where}: {error}") from error
@@ -135,7 +136,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _entries(step, settings, steps):
-    """(notebook, [(case, given parameters, names of the varied ones)]): the grid crossed with the cases."""
+    """(notebook, names in the grid, [(case, given parameters, varied names)]): the grid crossed with the cases."""
     if step in (SCRATCH, DEMO):
         raise ValueError(f"a step cannot be called so: as a value of init, {step!r} means something else.")
     check_name(step, "step")
@@ -166,7 +167,7 @@ def _entries(step, settings, steps):
         for values in product(*grid.values()):
             given = {**fixed, **own, **dict(zip(grid, values, strict=True))}
             entries.append((str(case.get("name", "")), given, varied - {"init"}))
-    return notebook, entries
+    return notebook, tuple(grid), entries
 
 
 def _starts(given, varied, steps, step, runs, known):
@@ -212,16 +213,22 @@ def _check_init(init, runs):
         raise ValueError(f"init={init!r} is no earlier step, no run of {PRETRAINING} and no file{near}")
 
 
-def _planned(step, notebook, case, values, varied, source, find):
+def _planned(step, notebook, case, values, varied, grid, source, find):
     """The PlannedRun of these values, checked."""
     unchecked = {name: value for name, value in values.items() if not (name == "init" and source)}
     check_parameters(unchecked, notebook_parameters(notebook), notebook)
     notebook, parameters, folder = place_of(notebook, values, find)
     own = {name: parameters[name] for name in parameters if name in varied}
     inherited = {name: value for name, value in (source.varied if source else {}).items() if name not in own}
-    words = [step, case, *(f"{name}={value}" for name, value in {**inherited, **own}.items())]
-    return PlannedRun(step, " ".join(filter(None, words)), notebook, parameters, folder, case, {**inherited, **own},
-                      source.folder if source else None)
+    named = [*(source.named if source else ()), *(grid if case else own)]
+    start = f"from {source.case}" if source and source.case not in ("", case) else ""
+    run = PlannedRun(step, "", notebook, parameters, folder, case, {**inherited, **own}, tuple(dict.fromkeys(named)),
+                     source.folder if source else None)
+    return replace(run, name=" ".join(filter(None, [step, case, start, *_words(run, run.named)])))
+
+
+def _words(run, names):
+    return [f"{name}={value}" for name, value in run.varied.items() if name in names]
 
 
 def _plain(given, known):
@@ -237,11 +244,12 @@ def _plain(given, known):
 
 
 def _distinct(runs):
-    """The runs, those with the same name told apart by their folders' hashes."""
-    names = [run.name for run in runs]
-    for run in runs:
-        same = names.count(run.name) > 1
-        yield PlannedRun(**{**vars(run), "name": f"{run.name} {run.folder.name[-8:]}"}) if same else run
+    """The runs, those with the same name told apart by all that varies, or by their folders' hashes."""
+    for more in (lambda run: _words(run, set(run.varied) - set(run.named)), lambda run: [run.folder.name[-8:]]):
+        names = [run.name for run in runs]
+        runs = [replace(run, name=" ".join([run.name, *more(run)])) if names.count(run.name) > 1 else run
+                for run in runs]
+    return runs
 
 
 def _only_known(content, keys, where, required=()):
