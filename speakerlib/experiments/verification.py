@@ -41,6 +41,8 @@ def min_dcf(false_alarm, miss, p_target):
     """The least detection cost over all thresholds (NIST), both errors costing 1, targets having prior p_target.
 
     Divided by the cost of the better system that never listens, min(p_target, 1 - p_target), so that 1 is useless.
+    With fewer than some 10 / p_target non-target trials it hangs on a handful of them: one false alarm more is dearer
+    than many misses.
     """
     if not 0 < p_target < 1:
         raise ValueError(f"p_target={p_target!r}: expected a probability between 0 and 1, such as 0.01.")
@@ -63,7 +65,8 @@ def errors_with_intervals(scores, labels, enrolment_speakers, test_speakers, see
 
     enrolment_speakers, test_speakers: (trials,) names. Speakers are drawn again, with all their trials: a target trial
     counts as often as its speaker was drawn, a non-target trial as often as the product of its two (the vertex
-    bootstrap, Snijders and Borgatti 1999), since one voice that is easily mistaken spoils many trials at once.
+    bootstrap, Snijders and Borgatti 1999), since one voice that is easily mistaken spoils many trials at once. Each
+    draw finds a threshold of its own, so that minDCF's interval reaches further down than up.
     """
     values = _summary(*det_points(scores, labels)[:2])
     scores, labels = _check(scores, labels)
