@@ -314,6 +314,38 @@ def test_the_curve_stays_in_the_picture_whatever_its_height(scale, share):
     assert len(plot_errors_over_training(history.head(0)).axes) == 1
 
 
+def test_the_marked_step_is_the_one_that_was_kept():
+    history = pd.DataFrame({"step": [1, 2], "training_error": [5.0, 4.0], "validation_error": [4.0, 5.0],
+                            "training_loss": [3.0, 2.0], "validation_loss": [3.0, 2.0],
+                            "training_agreement": [1.0, 0.5]})
+    figure = plot_errors_over_training(history)
+    (star,) = [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert list(star.get_xdata()) == [2] and figure.axes[1].get_title() == "Loss, with agreement"
+
+
+def test_agreement_is_weighed_against_filling_in_and_resumes(data):
+    """The same numbers after an interruption, channels and partners drawn by the step."""
+    options = {"agreement": 0.25, "num_train_iterations": 4}
+    _, _, whole, history = trained(**options)
+    mixed = 0.75 * history["training_error"] + 0.25 * history["training_agreement"]
+    assert np.allclose(history["training_loss"], mixed)
+    validated = history.dropna(subset="validation_loss")
+    mixed = 0.75 * validated["validation_error"] + 0.25 * validated["validation_agreement"]
+    assert np.allclose(validated["validation_loss"], mixed)
+    shutil.rmtree(data / "runs")
+
+    def stop(history):
+        if history["step"].iloc[-1] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(stop, **options)
+    _, run, resumed, again = trained(**options)
+    assert np.allclose(history.to_numpy(float), again.to_numpy(float), equal_nan=True)
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert read_autoencoder(run.folder)[1]["agreement"] == 0.25
+
+
 def error_falls(**changed):
     """Trains for some seconds; the validation error ends below what predicting 0 gives."""
     steps = {"num_train_iterations": 240, "test_interval": 120, "print_interval": 60}

@@ -81,7 +81,8 @@ def plot_errors_over_training(history, title=None, reference=None, split="valida
     """An autoencoder's error on what was removed over the steps of its training; the best step is marked.
 
     history: columns step, training_error, validation_error (mean squared, over the removed values), and the losses,
-    which get a picture of their own where the protocol makes them another number.
+    which get a picture of their own where the protocol or a second objective makes them another number. The marked
+    step is the one whose loss chose the weights.
     reference: {label: error of what needs no training}; those far above the curve are only named.
     """
     apart = "validation_loss" in history and not np.allclose(
@@ -90,7 +91,7 @@ def plot_errors_over_training(history, title=None, reference=None, split="valida
     _draw_lines(axes[0, 0], history, _ERRORS, 1, split)
     steps, values = _known(history, "validation_error")
     if len(steps):
-        best = int(np.argmin(values))
+        best = int(np.argmin(_known(history, "validation_loss")[1] if apart else values))  # the loss chooses
         axes[0, 0].plot(steps[best], values[best], "*", color=PALETTE[6], markersize=12,
                         label=f"best {split}: {_short(values[best])} at step {steps[best]:.0f}")
     for (label, value), line in zip((reference or {}).items(), ("--", ":", "-.")):
@@ -104,7 +105,9 @@ def plot_errors_over_training(history, title=None, reference=None, split="valida
     axes[0, 0].set(title="Error on what was removed", xlabel="training step", ylabel="mean squared error")
     if apart:
         _draw_lines(axes[0, 1], history, _LOSSES, 1, split)
-        axes[0, 1].set(title="Loss, divided by all values", xlabel="training step", ylabel="loss as published")
+        agrees = "training_agreement" in history  # in validation there are more utterances to tell apart
+        axes[0, 1].set(title="Loss, with agreement" if agrees else "Loss, divided by all values",
+                       xlabel="training step", ylabel="loss" if agrees else "loss as published")
     for axis in axes[0]:
         axis.set_xlim(left=0)
         if axis.get_legend_handles_labels()[0]:
