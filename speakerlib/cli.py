@@ -98,6 +98,8 @@ def build_parser():
     sub.add_argument("--dry-run", action="store_true", help="only print the runs, what is done, and an estimate")
     sub.add_argument("--workers", type=int, metavar="N", help="runs at once (default: as many as the cores allow)")
     sub.add_argument("--threads", type=int, metavar="N", help="threads of a run (default: 2, or what the cores allow)")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="take the workers of a dask scheduler, such as "
+                     "tcp://host:8786, instead of this computer's")
     sub.add_argument("--only", metavar="STEP", help="this step of the file, and the runs that it needs")
     sub.add_argument("--corpus", metavar="NAME", help="another corpus than the file's")
     sub.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -132,7 +134,8 @@ def sweep(options):
     from speakerlib.experiments.sweeps import run_sweep
 
     summary = run_sweep(options.file, corpus=options.corpus, overrides=_parameters(options), only=options.only,
-                        num_workers=options.workers, num_threads=options.threads, dry_run=options.dry_run)
+                        num_workers=options.workers, num_threads=options.threads, dry_run=options.dry_run,
+                        scheduler=options.scheduler)
     return 0 if options.dry_run or (summary["status"] == "done").all() else 1
 
 

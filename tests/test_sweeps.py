@@ -221,17 +221,28 @@ def speech(noise, data_folder, monkeypatch):
     return data_folder
 
 
-TRAINING = {"segment_seconds": 0.9, "num_train_iterations": 400, "test_interval": 20, "print_interval": 20,
+TRAINING = {"segment_seconds": 0.9, "num_train_iterations": 200, "test_interval": 20, "print_interval": 20,
             "batch_size": 4}
 
 
-def start(path, *options):
-    """The command as a process in a group of its own, as a terminal starts it."""
-    return subprocess.Popen([sys.executable, "-m", "speakerlib", "sweep", str(path), "--workers", "2", "--threads", "1",
-                             *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+@pytest.fixture
+def start():
+    """Starts the command as a process in a group of its own, as a terminal does."""
+    processes = []
+
+    def function(path, *options):
+        command = [sys.executable, "-m", "speakerlib", "sweep", str(path), "--workers", "2", "--threads", "1", *options]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                          process_group=0))
+        return processes[-1]
+
+    yield function
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
-def wait_until(condition, seconds=90, process=None):
+def wait_until(condition, seconds=300, process=None):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "this takes too long"
@@ -255,7 +266,7 @@ def is_over(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on_where_it_was(speech, tmp_path, number):
+def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on_where_it_was(speech, tmp_path, start, number):
     path = write(tmp_path, {"masked": {"notebook": AUTOENCODER, "with": TRAINING, "grid": {"seed": [0, 1]}}}, "noise")
     sweep = read_sweep(path)
     process = start(path)
@@ -264,24 +275,66 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on_where_it_was(spee
     assert sum("ipykernel" in " ".join(child.cmdline()) for child in left) == 2
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=120)[0]
         assert process.returncode == 130 and "Stopped: 0 of 2 runs are done. The same command goes on" in said
     else:
         process.kill()
         process.wait()
-    wait_until(lambda: all(map(is_over, left)), seconds=20)
-    done = steps_done(sweep)
-    assert done < 40
+    wait_until(lambda: all(map(is_over, left)), seconds=60)
+    assert steps_done(sweep) < 20
     again = start(path)
-    said = again.communicate(timeout=180)[0]
+    said = again.communicate(timeout=900)[0]
     assert again.returncode == 0 and "2 done of 2 runs" in said
     for run in sweep.runs:
         assert read_json(run.folder / "run.json")["status"] == "complete"
-        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(20, 401, 20))
+        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(20, 201, 20))
     whole, _ = run_notebook(AUTOENCODER, {**sweep.runs[0].parameters, "seed": 0, "print_interval": 10})
     curve = pd.read_csv(whole / "metrics.csv").set_index("step")["validation_loss"].dropna()
     resumed = pd.read_csv(sweep.runs[0].folder / "metrics.csv").set_index("step")["validation_loss"]
     np.testing.assert_allclose(resumed, curve, rtol=1e-4)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A scheduler and two workers that are processes of their own; yields (address, the workers)."""
+    place, own = tmp_path / "scheduler.json", ["--no-dashboard", "--scheduler-file", str(tmp_path / "scheduler.json")]
+
+    def begin(kind, *options):
+        return subprocess.Popen([sys.executable, "-m", f"distributed.cli.dask_{kind}", *options, *own], cwd=tmp_path,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    processes = [begin("scheduler", "--host", "127.0.0.1", "--port", "0")]
+    try:
+        wait_until(place.exists, process=processes[0])
+        processes += [begin("worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny") for _ in range(2)]
+        yield read_json(place)["address"], processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_worker_elsewhere_is_killed_and_its_run_goes_on_at_another(speech, tmp_path, start, elsewhere):
+    address, workers = elsewhere
+    step = {"notebook": AUTOENCODER, "with": TRAINING, "grid": {"seed": [0, 1, 2]}}
+    path = write(tmp_path, {"masked": step}, "noise")
+    sweep = read_sweep(path)
+    process = start(path, "--scheduler", address)
+    wait_until(lambda: steps_done(sweep) >= 4 and all(descendants(worker) for worker in workers), process=process)
+    kernels = descendants(workers[0])
+    workers[0].kill()
+    workers[0].wait()
+    wait_until(lambda: all(map(is_over, kernels)), seconds=60)
+    said = process.communicate(timeout=900)[0]
+    assert process.returncode == 0 and "3 done of 3 runs" in said
+    for run in sweep.runs:
+        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(20, 201, 20))
+
+
+def test_a_scheduler_that_is_not_there_is_named(pretended, capsys):
+    assert cli.main(["sweep", str(pretended), "--scheduler", "nonsense://x"]) == 2
+    assert "no dask scheduler answers at 'nonsense://x'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

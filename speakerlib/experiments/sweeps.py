@@ -8,6 +8,7 @@ import shutil
 import time
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from uuid import uuid4
 
 from speakerlib.data.files import data_folder
 from speakerlib.data.workers import local_workers
@@ -19,10 +20,12 @@ from speakerlib.experiments.workbook import is_done, run_notebook
 DONE, FAILED, WAITS, MISSING = "done", "failed", "waits", "missing"
 TRIES = 2  # of a run that kills its process, which may have been its neighbour's fault
 THREADS = 2  # of a run, unless told otherwise: more make a small network hardly faster
+_OWN = "SPEAKERLIB_SWEEP"  # tells the kernels of a sweep from those of another on the same worker
 _STARTS = "speakerlib-run"  # the topic on which workers say what they begin
 
 
-def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, num_threads=None, dry_run=False):
+def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, num_threads=None, dry_run=False,
+              scheduler=None):
     """Executes what is missing or failed of a sweep file (see read_sweep). Returns the summary, a row for each run.
 
     Runs are processes of their own, num_workers at once with num_threads threads each: by default as many of two
@@ -30,8 +33,11 @@ def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, nu
     is a row with its error, its cell and the notebook as far as it came; what needs it waits, the rest goes on. The
     summary is <data>/sweeps/<sweep>/summary.csv, written after each run; `tensorboard --logdir` of that folder shows
     all curves. dry_run: prints the runs and how long they take, as far as earlier runs tell.
+    scheduler: the address of a dask scheduler, such as tcp://host:8786, whose workers are taken instead of this
+    computer's; they must see the same data folder and have the same code.
 
-    Raises what read_sweep raises; RuntimeError if the same sweep is at work already; KeyboardInterrupt with a
+    Raises what read_sweep raises; RuntimeError if the same sweep is at work already, ConnectionError if no
+    scheduler answers; KeyboardInterrupt with a
     sentence when interrupted. In every case what is done is kept, and a run that was cut short goes on from its last
     checkpoint when the sweep is run again.
     """
@@ -52,7 +58,8 @@ def run_sweep(path, corpus=None, overrides=None, only=None, num_workers=None, nu
         start, board = time.time(), Board(runs, missing, seconds, num_workers)
         try:
             if missing:
-                with _workers(num_workers) as client, board:
+                with (_remote(scheduler) if scheduler else _workers(num_workers)) as client, board:
+                    board.num_workers = sum(client.nthreads().values()) or num_workers
                     _execute(client, missing, rows, num_threads, board, folder, runs)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"Stopped: {board.num_done} of {len(runs)} runs are done. The same command goes "
@@ -98,9 +105,25 @@ def _workers(num_workers):
     return local_workers(num_workers, second_tries=1_000_000)
 
 
+@contextmanager
+def _remote(address):
+    """A client of a scheduler that somebody else started."""
+    from distributed import Client
+
+    try:
+        client = Client(address, set_as_default=False, timeout=20)
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"no dask scheduler answers at {address!r} ({_first_line(error)}). Start one with "
+                              "`dask scheduler --host 127.0.0.1`, and workers with `dask worker ADDRESS --nthreads 1`."
+                              ) from None
+    with client:
+        print(f"{len(client.nthreads())} workers at {address}; dashboard: {client.dashboard_link or 'none'}")
+        yield client
+
+
 def _execute(client, missing, rows, num_threads, board, folder, runs):
     """Hands the runs to the workers, and their rows to `rows` as they come; dask sees to what waits for what."""
-    environment = {"SPEAKERLIB_DATA": str(data_folder()), "OMP_NUM_THREADS": str(num_threads),
+    environment = {_OWN: uuid4().hex, "SPEAKERLIB_DATA": str(data_folder()), "OMP_NUM_THREADS": str(num_threads),
                    "MKL_NUM_THREADS": str(num_threads), "OPENBLAS_NUM_THREADS": str(num_threads)}
     futures, finished, begun = {}, queue.Queue(), folder / ".begun"
     shutil.rmtree(begun, ignore_errors=True)
@@ -117,7 +140,7 @@ def _execute(client, missing, rows, num_threads, board, folder, runs):
             board.end(run, rows[run.folder])
             write_summary(folder, runs, rows)
     except BaseException:
-        _end_kernels(client)
+        _end_runs(client, list(futures.values()), environment[_OWN])
         raise
     finally:
         client.unsubscribe_topic(_STARTS)
@@ -143,22 +166,23 @@ def _row(run, future, rows):
     return {"status": FAILED, "error": _first_line(error)}
 
 
-def _end_kernels(client):
-    """Ends what the workers are executing, so that they end at once; checkpoints stay."""
+def _end_runs(client, futures, own):
+    """Ends what the workers are executing for this sweep, so that they are free at once; checkpoints stay."""
     try:
-        client.run(end_kernels, wait=False)
+        client.cancel(futures, force=True)
+        client.run(end_kernels, own, wait=False)
         time.sleep(0.5)
     except Exception:  # the workers are gone: their kernels end with them
         return
 
 
-def end_kernels():
-    """In a worker: ends its kernels."""
+def end_kernels(own):
+    """In a worker: ends the kernels that it started for the sweep of this name."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
         try:
-            if any("ipykernel" in word for word in child.cmdline()):
+            if child.environ().get(_OWN) == own:
                 child.kill()
         except psutil.Error:
             continue
