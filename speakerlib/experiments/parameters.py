@@ -10,6 +10,8 @@ from speakerlib.data.front_ends import FRONT_ENDS
 from speakerlib.experiments.augmentation import AUGMENTS
 from speakerlib.models.encoders import ENCODERS
 from speakerlib.models.masks import MASKS
+from speakerlib.models.resnet import RESNETS, STRIDE
+from speakerlib.models.short_utterance_objectives import LOGITS, LOSS_TYPES
 from speakerlib.models.targets import TARGETS
 
 
@@ -27,6 +29,11 @@ def number(above, most=float("inf")):
 def between(least, most):
     """A number greater than `least` and less than `most`."""
     return f"a number between {least} and {most}, both excluded", lambda v: isinstance(v, float) and least < v < most
+
+
+def within(least, most):
+    """A number from `least` to `most`."""
+    return f"a number from {least} to {most}", lambda v: (_is_whole(v) or isinstance(v, float)) and least <= v <= most
 
 
 def choice(*options):
@@ -53,13 +60,22 @@ PARAMETERS = {  # name: (what is expected, check)
     "mask": choice(*MASKS),
     "mask_ratio": between(0, 1),
     "target": choice(*TARGETS),
-    "agreement": ("a number from 0 to 1", lambda v: (_is_whole(v) or isinstance(v, float)) and 0 <= v <= 1),
+    "agreement": within(0, 1),
     "augment": choice(*AUGMENTS),
     "init": TEXT,
     "labelled_speakers": whole(0),
     "frozen_blocks": whole(0),
     "layer_decay": number(0, 1),
     "norm_statistics": choice("batch", "pretrained", "unlabelled"),
+    "width": within(1 / 32, 8),
+    "loss_type": choice(*LOSS_TYPES),
+    "use_global_classification": choice(True, False),
+    "use_variable_length": choice(True, False),
+    "logits": choice(*LOGITS),
+    "nb_class_train": whole(2),
+    "nb_class_test": whole(2),
+    "enroll_length": whole(STRIDE),  # frames of 10 ms
+    "test_length": whole(STRIDE),
     "protocol": choice("corrected", "as_published"),
     "condition": choice("recorded", "changed"),
     "episode_rule": choice("auto", "segment", "utterance", "session"),
@@ -71,6 +87,12 @@ PARAMETERS = {  # name: (what is expected, check)
     "videos_per_hour": number(0, 1e6),
     "keep_audio": choice(True, False),
     "min_utterances": whole(1),
+}
+APART = {  # notebook: what it takes where that differs from PARAMETERS
+    "06_short_utterance_training": {
+        "encoder": choice(*RESNETS),
+        "front_end": choice("kye", *(name for name, record in FRONT_ENDS.items() if record.scaling == "log")),
+    },
 }
 
 
@@ -102,7 +124,7 @@ def notebook_parameters(notebook):
 
 
 def check_parameters(values, known, where):
-    """Checks names against `known` (name -> default) and values against PARAMETERS.
+    """Checks names against `known` (name -> default) and values against PARAMETERS; where: the notebook.
 
     Returns a dict of all of `known`, with `values` in place of the defaults. ValueError names the nearest
     valid name, or the value seen and what was expected.
@@ -110,7 +132,7 @@ def check_parameters(values, known, where):
     for name, value in values.items():
         if name not in known:
             raise ValueError(f"{where} has no parameter {name!r}{_nearest(name, known)} It has: {', '.join(known)}.")
-        expected, accepts = PARAMETERS[name]
+        expected, accepts = APART.get(where, {}).get(name, PARAMETERS[name])
         if not accepts(value):
             raise ValueError(f"{name}={value!r}: expected {expected}.")
     return {**known, **values}

@@ -20,15 +20,15 @@ from speakerlib.experiments.checkpoints import (
     save_checkpoint,
     save_weights,
 )
+from speakerlib.experiments.optimizers import OPTIMIZERS, SCHEDULES, Plateau
 
 __all__ = ["train", "machine_precision", "load_weights", "OPTIMIZERS"]
-OPTIMIZERS = {"adam": torch.optim.Adam}
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, test_interval, print_interval,
           validate=None, watch="validation_accuracy", best="max", optimizer="adam", precision="auto",
-          on_progress=None, data=None, parameter_groups=None):
+          on_progress=None, data=None, parameter_groups=None, schedule="constant"):
     """Trains the model in place, or goes on from the checkpoint in folder; returns the history (a DataFrame).
 
     compute_loss(model, step) -> (loss, dict of scalars), step = 0, 1, ...; its data must come from the step
@@ -47,6 +47,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
 
     data: a dict that names what the model is trained on; a checkpoint of other data is refused.
     parameter_groups(model) -> what the optimizer is given in place of model.parameters(): groups with their own "lr".
+    schedule: "plateau" lowers the learning rate where the training loss, meant over test_interval steps, no longer
+    falls (see Plateau); the history then has a column learning_rate.
 
     Leaves in folder: checkpoint.pt (each test_interval steps, at an interruption, at the end), metrics.csv,
     last.safetensors, best.safetensors (with validate), tensorboard/. Leaves the model with the last weights,
@@ -56,7 +58,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     stops being finite, KeyboardInterrupt (after writing the checkpoint) when interrupted.
     """
     _check_arguments(num_train_iterations, learning_rate, test_interval, print_interval,
-                     optimizer=optimizer, precision=precision, best=best)
+                     optimizer=optimizer, precision=precision, best=best, schedule=schedule)
     folder, total = Path(folder), int(num_train_iterations)
     state = load_checkpoint(folder)
     if precision == "auto":
@@ -64,7 +66,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     settings = {"learning_rate": float(learning_rate), "optimizer": optimizer, "precision": precision,
                 "test_interval": int(test_interval), "print_interval": int(print_interval),
                 "watch": watch, "best": best,
-                "data": data or {}}
+                "data": data or {},
+                **({} if schedule == "constant" else {"schedule": schedule})}  # as checkpoints of before have it
     if state:
         _check_state(state, settings, model, total, folder / CHECKPOINT)
         model.load_state_dict(state["weights"])
@@ -80,6 +83,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
         with (_accelerated(model, settings, state, parameter_groups) as (accelerator, stepper),
               _display(folder, saved_step, total) as show,
               _interrupt_deferred() as interrupted):
+            plateau = Plateau(stepper, state.setdefault("plateau", {})) if schedule == "plateau" else None
             model.train()
             for step in range(saved_step, total):
                 loss, scalars = compute_loss(model, step)
@@ -88,6 +92,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                 stepper.zero_grad()
                 state["step"] = step + 1
                 _add(state, {"training_loss": loss, **scalars})
+                if plateau:
+                    plateau.add(loss)
                 printing = step + 1 == total or (step + 1) % print_interval == 0
                 testing = step + 1 == total or (step + 1) % test_interval == 0
                 stopping, row = bool(interrupted), {}
@@ -97,6 +103,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                     row.update(_means(state))
                 if testing and validate is not None:
                     row.update(_validate(model, validate, state))
+                if plateau and (step + 1) % test_interval == 0:  # the last step of all may cut an interval short
+                    row["learning_rate"] = plateau.step()
                 if row:
                     state["history"].append({"step": step + 1, **row})
                 show(step + 1, row, flush=testing)
@@ -267,7 +275,8 @@ def _check_arguments(num_train_iterations, learning_rate, test_interval, print_i
     number = isinstance(learning_rate, Real) and not isinstance(learning_rate, bool)
     if not number or not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate={learning_rate!r}: expected a number above 0, such as 0.001.")
-    choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "best": ("max", "min")}
+    choices = {"optimizer": OPTIMIZERS, "precision": PRECISIONS, "best": ("max", "min"),
+               "schedule": SCHEDULES}
     for name, value in named.items():
         if value not in choices[name]:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices[name])}.")
