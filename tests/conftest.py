@@ -5,6 +5,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's matter
+settings.load_profile("any machine")
 
 SO762 = Path(__file__).resolve().parents[2] / "shared" / "data" / "so762"
 

@@ -105,11 +105,13 @@ def names(ideas):
     several_masks = {"start_mask", "start_mask_ratio"} <= set(ideas) and {
         encoder for encoder, rows in starts.groupby("encoder") if len(rows[["start_mask", "start_mask_ratio"]]
                                                                       .drop_duplicates()) > 1}
-    return [", ".join(filter(None, _phrases(row, differs, several_masks))) or "masked autoencoder"
-            for row in ideas.to_dict("records")]
+    alike = {encoder: {name for name in rows if rows[name].astype(str).nunique() > 1}
+             for encoder, rows in starts.groupby("encoder")}  # one encoder may need more steps than another
+    return [", ".join(filter(None, _phrases(row, differs, alike.get(row["encoder"], ()), several_masks)))
+            or "masked autoencoder" for row in ideas.to_dict("records")]
 
 
-def _phrases(row, differs, several_masks):
+def _phrases(row, differs, starts_differ, several_masks):
     def if_differs(name, text):
         return text.format(row[name]) if name in differs else ""
 
@@ -131,7 +133,7 @@ def _phrases(row, differs, several_masks):
     yield "" if row["augment"] == PLAIN["augment"] else f"trained through channels {row['augment']}"
     if row["pretrained"]:
         yield from _start_phrases(row, several_masks)
-        yield from _pretraining_phrases(row, differs)
+        yield from _pretraining_phrases(row, starts_differ)
     else:
         yield "no pretraining"
     yield f"first {row['frozen_blocks']:.0f} blocks frozen" if row["frozen_blocks"] else ""
