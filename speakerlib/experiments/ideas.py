@@ -148,8 +148,10 @@ def _start_phrases(row, several_masks):
             yield f"{row['start_mask']} {100 * row['start_mask_ratio']:.0f} %"
     yield _TARGETS.get(row["start_target"], "")
     if row["start_agreement"]:
-        yield "utterance agreement " + (f"{row['start_agreement']:g}" if row["start_agreement"] < 1 else "alone")
-    yield "" if row["start_augment"] == PLAIN_START["augment"] else f"denoising channels {row['start_augment']}"
+        weight = "" if row["start_agreement"] == 0.5 else f" ({row['start_agreement']:g})"
+        yield "agreement of utterances alone" if row["start_agreement"] == 1 else f"filling in and agreement{weight}"
+    if row["start_augment"] != PLAIN_START["augment"]:
+        yield f"{'pretrained through' if row['start_agreement'] else 'denoising'} channels {row['start_augment']}"
     yield "" if row["start_corpus"] in (row["corpus"], None) else f"pretrained on {row['start_corpus']}"
 
 
