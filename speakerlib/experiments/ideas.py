@@ -116,7 +116,7 @@ def _phrases(row, differs, starts_differ, several_masks):
         return text.format(row[name]) if name in differs else ""
 
     yield "" if row["encoder"] == PLAIN["encoder"] else row["encoder"]
-    yield if_differs("front_end", "{}")
+    yield "" if row["front_end"] == "compact" else row["front_end"]
     yield if_differs("segment_seconds", "{:g} s")
     yield if_differs("protocol", "{}")
     if {"trained_num_way", "trained_num_support"} & differs:
