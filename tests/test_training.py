@@ -17,6 +17,7 @@ from torch import nn
 
 from speakerlib.data.files import project_folder
 from speakerlib.experiments.checkpoints import load_checkpoint
+from speakerlib.experiments.optimizers import LOWEST, OPTIMIZERS, Plateau
 from speakerlib.experiments.training import load_weights, train
 from speakerlib.models.objectives import prototypical_loss
 
@@ -175,6 +176,68 @@ def test_killed_then_resumed_is_the_same_to_the_last_bit(tmp_path, one_thread):
     assert_same(left_in(tmp_path / "cut"), left_in(tmp_path / "whole"))
 
 
+def level(losses):
+    """A compute_loss of the model's loss, moved so that its value is losses[step]."""
+    def loss(model, step):
+        loss, scalars = compute_loss(model, step)
+        return loss - loss.detach() + losses[step], scalars
+    return loss
+
+
+def test_a_plateau_lowers_the_learning_rate_after_four_intervals_without_a_fall(tmp_path):
+    falling, flat = np.linspace(9, 8, 12), np.full(40, 8.0)
+    history = run(tmp_path, loss=level([*falling, *flat]), num_train_iterations=52, learning_rate=0.1,
+                  optimizer="sgd", schedule="plateau")
+    rates = history.dropna(subset="learning_rate").set_index("step")["learning_rate"]
+    assert list(rates.index) == list(range(4, 53, 4))
+    # The third interval ends the fall, the fourth is the lowest; four more bring nothing: lowered after step 32.
+    assert rates.loc[:32].tolist() == pytest.approx([0.1] * 8)
+    assert rates.loc[36:48].tolist() == pytest.approx([0.01] * 4) and rates.loc[52] == pytest.approx(0.001)
+
+
+def test_a_plateau_looks_at_the_mean_of_all_steps_and_never_goes_below_the_lowest_rate():
+    optimizer = OPTIMIZERS["sgd"]([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    assert optimizer.defaults["nesterov"] and optimizer.defaults["weight_decay"] == 1e-4
+    plateau = Plateau(optimizer, {})
+    held = []
+    for interval in range(16):
+        for loss in (1.0, 9.0 - interval / 100 * (interval < 3), 3.0):  # each ends alike: one loss tells nothing
+            plateau.add(torch.tensor(loss))
+        held.append(plateau.step())
+    assert held[:7] == [1e-3] * 7 and held[7] == pytest.approx(1e-4)
+    assert held[-1] == pytest.approx(LOWEST) and optimizer.param_groups[0]["lr"] == pytest.approx(LOWEST)
+
+
+@pytest.mark.parametrize(("how", "stop"), [(interrupt, 5), (interrupt, 21), (raise_interrupt, 22)])
+def test_a_plateau_goes_on_as_if_it_had_never_stopped(tmp_path, one_thread, how, stop):
+    losses = [*np.linspace(3, 2, 6), *np.full(42, 2.0)]
+    asked = {"num_train_iterations": 48, "learning_rate": 0.1, "optimizer": "sgd", "schedule": "plateau"}
+    whole = run(tmp_path / "whole", loss=level(losses), **asked)
+    assert whole["learning_rate"].dropna().nunique() == 3
+
+    def cut(model, step):
+        result = level(losses)(model, step)
+        if step == stop:
+            how()
+        return result
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", loss=cut, **asked)
+    resumed = run(tmp_path / "cut", loss=level(losses), **asked)
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    assert_same(left_in(tmp_path / "cut"), left_in(tmp_path / "whole"))
+
+
+def test_a_checkpoint_without_a_schedule_is_what_it_always_was(tmp_path):
+    run(tmp_path)
+    state = load_checkpoint(tmp_path)
+    assert set(state) == {"settings", "step", "history", "totals", "count", "best", "weights", "optimizer"}
+    assert set(state["settings"]) == {"learning_rate", "optimizer", "precision", "test_interval", "print_interval",
+                                      "watch", "best", "data"}
+    with pytest.raises(ValueError, match="schedule='plateau' asked, None there"):
+        run(tmp_path, schedule="plateau", num_train_iterations=24)
+
+
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -229,7 +292,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, changes, messag
     ("num_train_iterations", 0), ("num_train_iterations", 2.5), ("test_interval", -1),
     ("print_interval", "often"),
     ("learning_rate", 0), ("learning_rate", float("nan")), ("learning_rate", "0.1"), ("learning_rate", True),
-    ("optimizer", "adamm"), ("precision", "fp16"), ("best", "highest"),
+    ("optimizer", "adamm"), ("schedule", "cosine"), ("precision", "fp16"), ("best", "highest"),
 ])
 def test_settings_out_of_range_are_refused_before_anything_is_written(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
