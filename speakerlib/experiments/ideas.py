@@ -108,7 +108,7 @@ def names(ideas):
     alike = {encoder: {name for name in rows if rows[name].astype(str).nunique() > 1}
              for encoder, rows in starts.groupby("encoder")}  # one encoder may need more steps than another
     return [", ".join(filter(None, _phrases(row, differs, alike.get(row["encoder"], ()), several_masks)))
-            or "masked autoencoder" for row in ideas.to_dict("records")]
+            for row in ideas.to_dict("records")]
 
 
 def _phrases(row, differs, starts_differ, several_masks):
@@ -131,14 +131,14 @@ def _phrases(row, differs, starts_differ, several_masks):
     yield if_differs("corpus", "{}")
     yield if_differs("corpus_fingerprint", "corpus version {}")
     yield "" if row["augment"] == PLAIN["augment"] else f"trained through channels {row['augment']}"
+    own = [f"first {row['frozen_blocks']:.0f} blocks frozen" if row["frozen_blocks"] else "",
+           "" if row["layer_decay"] == 1 else f"lower blocks slowed (×\N{NO-BREAK SPACE}{row['layer_decay']:g})",
+           _STATISTICS.get(row["norm_statistics"], "")]
     if row["pretrained"]:
-        yield from _start_phrases(row, several_masks)
-        yield from _pretraining_phrases(row, starts_differ)
+        own = [*_start_phrases(row, several_masks), *_pretraining_phrases(row, starts_differ), *own]
+        yield from own if any(own) else ["masked autoencoder"]
     else:
-        yield "no pretraining"
-    yield f"first {row['frozen_blocks']:.0f} blocks frozen" if row["frozen_blocks"] else ""
-    yield "" if row["layer_decay"] == 1 else f"lower blocks slowed (×\N{NO-BREAK SPACE}{row['layer_decay']:g})"
-    yield _STATISTICS.get(row["norm_statistics"], "")
+        yield from ["no pretraining", *own]
 
 
 def _start_phrases(row, several_masks):
