@@ -222,7 +222,7 @@ def test_tests_by_length_are_of_the_same_tasks_in_both_conditions(tones, tmp_pat
     monkeypatch.setattr(query_lengths.draw_tasks, "__defaults__", ((16, 32),))
     experiment, run = open_short_utterances(tones()), started(tmp_path / "run")
     encoder, _ = train_short_utterances(experiment, run)
-    rows = query_lengths.test_by_length(experiment, encoder, run, progress=False)
+    rows = query_lengths.evaluate_by_length(experiment, encoder, run, progress=False)
     assert [(row["condition"], row["test_length"]) for row in rows] == [
         ("recorded", 16), ("recorded", 32), ("changed", 16), ("changed", 32)]
     digests = [row["episodes"] for row in rows]
@@ -231,7 +231,7 @@ def test_tests_by_length_are_of_the_same_tasks_in_both_conditions(tones, tmp_pat
         assert row["num_way"] == row["speakers"] == 3 and row["tasks"] == 20 and row["low"] <= row["accuracy"]
         assert np.mean(list(row["by_speaker"].values())) == pytest.approx(row["accuracy"], abs=1e-4)  # all in each task
     run.finish(rows)
-    assert query_lengths.test_by_length(experiment, None, run) == rows  # a complete run's numbers are not made again
+    assert query_lengths.evaluate_by_length(experiment, None, run) == rows  # of a complete run: not made again
     lines = lines_by_length({"ours": rows}, "changed")["ours"]
     assert list(lines) == [0.16, 0.32] and lines[0.32] == (rows[3]["accuracy"], rows[3]["low"], rows[3]["high"])
 

@@ -51,7 +51,7 @@ def accuracy_by_length(encoder, features, tasks):
     return found
 
 
-def test_by_length(experiment, encoder, run, progress=True):
+def evaluate_by_length(experiment, encoder, run, progress=True):
     """A row for each condition and query length of test speakers: accuracy with its intervals, and by speaker."""
     from tqdm.auto import tqdm
 

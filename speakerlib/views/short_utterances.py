@@ -77,7 +77,7 @@ def plot_objective(history, title=None, reference=None, split="validation"):
 def plot_query_lengths(compared, title=None):
     """Accuracy by the length of the query, a line an objective, a panel a condition; returns the figure.
 
-    compared: {objective: rows of test_by_length}.
+    compared: {objective: rows of evaluate_by_length}.
     """
     conditions = list(dict.fromkeys(row["condition"] for rows in compared.values() for row in rows))
     num_way = next(iter(compared.values()))[0]["num_way"]
