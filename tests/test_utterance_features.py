@@ -1,6 +1,7 @@
 """Features of whole utterances, the segments cut from them, and the episodes of long support and short queries."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,32 @@ def test_every_setting_has_a_folder_of_its_own(corpus):
     assert [(store.front_end.name, store.condition, store.channel_seed) for store in stores] == [
         ("kye", "recorded", None), ("compact", "recorded", None), ("kye", "changed", 0), ("kye", "changed", 1)]
     assert stores[0].front_end == utterance_front_end("kye")
+
+
+def test_a_family_that_came_to_mean_other_channels_has_a_folder_of_its_own(corpus, monkeypatch):
+    def folder(condition):
+        return prepare_utterance_features(corpus, "kye", condition, channel_family="II", progress=False).folder
+
+    changed, recorded = folder("changed"), folder("recorded")
+    monkeypatch.setitem(channels.VERSIONS, "II", channels.VERSIONS["II"] + 1)
+    assert folder("changed") != changed and folder("recorded") == recorded
+
+
+@pytest.mark.parametrize("family", ["I", "II"])
+def test_features_are_the_same_on_any_number_of_threads_and_in_any_parts(corpus, monkeypatch, family):
+    threads, stores = torch.get_num_threads(), []
+    try:
+        for count, seconds in ((1, 3600), (3, 3600), (3, 4)):  # the last one: two or three utterances at once
+            torch.set_num_threads(count)
+            monkeypatch.setattr(utterance_shards, "SECONDS_AT_ONCE", seconds)
+            store = prepare_utterance_features(corpus, "kye", "changed", channel_family=family, progress=False)
+            assert torch.get_num_threads() == count
+            stores.append([store.frames(row).copy() for row in range(len(store))])
+            shutil.rmtree(store.folder)
+    finally:
+        torch.set_num_threads(threads)
+    for other in stores[1:]:
+        assert all(np.array_equal(frames, found) for frames, found in zip(stores[0], other, strict=True))
 
 
 # Torn files and killed builds

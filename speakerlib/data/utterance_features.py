@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from speakerlib.data import feature_shards, files, front_ends
+from speakerlib.data import channels, feature_shards, files, front_ends
 from speakerlib.data.features import CHECK_BYTES, CONDITIONS
 from speakerlib.data.kye_front_end import KYE, KyeFrontEnd, num_kye_frames
 from speakerlib.data.utterance_shards import build_utterance_shards
@@ -191,8 +191,6 @@ def _around(frames, start, length):
 
 def _settings(front_end, condition, channel_seed, channel_family):
     """All that a folder depends on beside the corpus; a recorded one has no channel."""
-    from speakerlib.data import channels
-
     if condition not in CONDITIONS:
         raise ValueError(f"condition={condition!r} is not known; expected one of {list(CONDITIONS)}.")
     if channel_family not in channels.FAMILIES:
@@ -206,8 +204,9 @@ def _settings(front_end, condition, channel_seed, channel_family):
 def _folder(corpus_name, settings):
     front_end = files.check_name(settings["front_end"]["name"], "front end")
     folder = files.data_folder() / "features" / files.check_name(corpus_name, "corpus")
-    digest = feature_shards.settings_hash(settings)[:8]
-    return folder / f"{front_end}-{settings['condition']}-utterances-{digest}"
+    version = channels.VERSIONS.get(settings["channel_family"], 1)
+    digest = feature_shards.settings_hash(settings, *([version] if version > 1 else []))
+    return folder / f"{front_end}-{settings['condition']}-utterances-{digest[:8]}"
 
 
 def _open_current(folder, corpus):

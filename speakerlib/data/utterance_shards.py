@@ -1,11 +1,17 @@
 """Builds the shards of utterance features: whole utterances end to end, (frames, mels) in float16, the index last."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 from speakerlib.data import channels, feature_shards, files, front_ends
 from speakerlib.data.babble import BabblePool
 from speakerlib.data.kye_front_end import KyeFrontEnd, compute_kye
+from speakerlib.data.patterns import utterance_keys
+
+SECONDS_AT_ONCE = 3600  # of speech whose features are in memory before they are written
 
 
 def build_utterance_shards(folder, settings, corpus, utterances, front_end, progress):
@@ -55,26 +61,57 @@ def _compute_missing(folder, shards, corpus, front_end, settings, plan, total, f
 
     done = sum(shard["bytes"] for shard in shards if shard["checksum"]) // frame_bytes
     title = f"features of {corpus.name}, {front_end.name}, {settings['condition']}"
-    pool = BabblePool(corpus) if settings["channel_family"] == "II" else None
+    read = _reader(corpus, settings)
     first = 0
-    with tqdm(total=total, initial=done, desc=title, unit="frame", unit_scale=True, delay=1,
-              disable=not progress) as bar:
+    with (tqdm(total=total, initial=done, desc=title, unit="frame", unit_scale=True, delay=1,
+               disable=not progress) as bar,
+          _threads() as threads):
         for shard in shards:
+            rows = np.arange(first, first + shard["utterances"])
             if shard["checksum"] is None:
-                rows = range(first, first + shard["utterances"])
-                computed = (compute_utterance(front_end, _samples(corpus, row, settings, pool)) for row in rows)
+                computed = _computed(rows, corpus.waveforms.lengths, threads,
+                                     lambda row: compute_utterance(front_end, read(row)))
                 shard["checksum"] = feature_shards.write_shard(folder / shard["name"], computed, plan, bar)
             first += shard["utterances"]
 
 
-def _samples(corpus, row, settings, pool):
-    """The waveform of an utterance on the scale of int16, through its channel if the condition says so: (samples,)."""
-    samples = corpus.waveforms.read(row).astype(np.float32)
-    if settings["condition"] == "recorded":
-        return samples
-    named = corpus.table.iloc[row]
-    key = f"{named['speaker']}/{named['session']}/{named['utterance']}"
-    seeds = channels.clip_seeds(settings["channel_seed"], [(key, 0)])
-    babble = pool.mix([row], seeds, len(samples)) if pool else None
-    waveform = torch.from_numpy(samples / 32768)[None]
-    return channels.apply_channels(waveform, seeds, settings["channel_family"], babble)[0].numpy() * 32768
+@contextmanager
+def _threads():
+    """As many threads as torch has, each with its own utterances and torch on it alone: a transform of a few seconds
+    is too small to be shared, and threads that wait for each other's parts cost more than they bring.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(count)
+
+
+def _computed(rows, lengths, threads, compute):
+    """Yields compute(row) of each utterance in turn, worked out side by side, those of one length after each other:
+    channels keep the filters of the last lengths that they met.
+    """
+    seconds = np.cumsum(lengths[rows]) / channels.SAMPLE_RATE
+    for part in np.split(rows, np.flatnonzero(np.diff(seconds // SECONDS_AT_ONCE)) + 1):
+        by_length = part[np.argsort(lengths[part], kind="stable")].tolist()
+        found = dict(zip(by_length, threads.map(compute, by_length), strict=True))
+        yield from (found[row] for row in part.tolist())
+
+
+def _reader(corpus, settings):
+    """A function of a row: its waveform (samples,) on the scale of int16, through its channel in condition changed."""
+    pool = BabblePool(corpus) if settings["channel_family"] == "II" else None
+    keys = utterance_keys(corpus.table).tolist() if settings["condition"] == "changed" else None
+
+    def read(row):
+        samples = corpus.waveforms.read(row).astype(np.float32)
+        if keys is None:
+            return samples
+        seeds = channels.clip_seeds(settings["channel_seed"], [(keys[row], 0)])
+        babble = pool.mix([row], seeds, len(samples)) if pool else None
+        waveform = torch.from_numpy(samples / 32768)[None]
+        return channels.apply_channels(waveform, seeds, settings["channel_family"], babble)[0].numpy() * 32768
+
+    return read
