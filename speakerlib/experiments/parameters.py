@@ -5,6 +5,7 @@ import difflib
 import json
 from types import SimpleNamespace
 
+from speakerlib.data.channels import FAMILIES
 from speakerlib.data.files import project_folder
 from speakerlib.data.front_ends import FRONT_ENDS
 from speakerlib.experiments.augmentation import AUGMENTS
@@ -78,6 +79,9 @@ PARAMETERS = {  # name: (what is expected, check)
     "test_length": whole(STRIDE),
     "protocol": choice("corrected", "as_published"),
     "condition": choice("recorded", "changed"),
+    "channel_family": choice(*FAMILIES),
+    "trials": TEXT,
+    "trials_per_speaker": whole(1),
     "episode_rule": choice("auto", "segment", "utterance", "session"),
     "seed": whole(0),
     "url_directory": TEXT,
