@@ -292,7 +292,8 @@ def test_the_picture_by_query_length_has_a_line_an_objective_and_a_panel_a_condi
         lines = axis.get_legend_handles_labels()
         assert lines[1] == ["softmax", "prototypical + global"]
         assert list(lines[0][1][0].get_ydata()) == pytest.approx([55 - less, 65 - less])
-        assert axis.get_ylim()[0] < 5 and [tick.get_text() for tick in axis.get_xticklabels()] == ["1 s", "2 s"]
+        assert axis.get_ylim()[0] < 5 and axis.get_ylim()[1] > 75  # chance, and the highest interval
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1 s", "2 s"]
 
 
 @pytest.mark.parametrize("episodic", [True, False])

@@ -18,12 +18,12 @@ def plot_lengths(episodes, title=None):
     """
     figure, axis = new_figure(8, 0.8 + 0.28 * len(episodes))
     places = np.arange(len(episodes))
-    parts = [("support", PALETTE[0], 0.2, [episode.support for episode in episodes]),
+    parts = [("supports", PALETTE[0], 0.2, [episode.support for episode in episodes]),
              ("queries", PALETTE[3], -0.2, [episode.query for episode in episodes])]
     for label, colour, aside, crops in parts:
         if crops[0] is not None:
             seconds = [part.length / 100 for part in crops]
-            axis.barh(places - aside, seconds, height=0.36, color=colour, label=f"{label}, {crops[0].utterances.size}")
+            axis.barh(places - aside, seconds, height=0.36, color=colour, label=f"{crops[0].utterances.size} {label}")
     axis.set(yticks=places, yticklabels=[f"step {place}" for place in places], xlabel="length of a segment (s)",
              title=title or "The first episodes")
     axis.invert_yaxis()
@@ -39,7 +39,7 @@ def plot_objective(history, title=None, reference=None, split="validation"):
     validation_accuracy and validation_accuracy_<length>; reference: {label: accuracy in 0..1}; a grey line tells where
     the learning rate was lowered.
     """
-    figure, (loss, accuracy) = new_figure(10, 3.8, columns=2)
+    figure, (loss, accuracy) = new_figure(12, 3.8, columns=2)
     for axis, parts, scale in ((loss, _LOSSES, 1), (accuracy, _ACCURACIES, 100)):
         for column, (label, colour) in parts.items():
             if column in history:
@@ -65,10 +65,10 @@ def plot_objective(history, title=None, reference=None, split="validation"):
                           xycoords=("data", "axes fraction"), va="top", color=GREY, fontsize=9)
     loss.set(title="Loss", xlabel="training step", ylabel="loss")
     accuracy.set(title="Accuracy", xlabel="training step", ylabel="accuracy (%)")
-    for axis in (loss, accuracy):
+    for axis, place in ((loss, {}), (accuracy, {"loc": "center left", "bbox_to_anchor": (1, 0.5)})):
         axis.set_xlim(left=0)
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=9)
+            axis.legend(**place)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
@@ -82,12 +82,16 @@ def plot_query_lengths(compared, title=None):
     conditions = list(dict.fromkeys(row["condition"] for rows in compared.values() for row in rows))
     num_way = next(iter(compared.values()))[0]["num_way"]
     figure, axes = new_figure(11, 4.2, columns=len(conditions), squeeze=False)
-    lows = [row["low"] for rows in compared.values() for row in rows]
+    lowest, highest = (pick(row[end] for rows in compared.values() for row in rows)
+                       for pick, end in ((min, "low"), (max, "high")))
     for axis, condition in zip(axes[0], conditions):
         plot_by_length(lines_by_length(compared, condition), f"{num_way}-way accuracy (%)", condition, axis)
         axis.axhline(100 / num_way, color=GREY, linestyle="--", linewidth=1.2)
-        axis.text(0.01, 100 / num_way, "chance", transform=axis.get_yaxis_transform(), color=GREY, va="bottom")
-        axis.set(xlabel="length of the query", ylim=(min(100 / num_way, 100 * min(lows)) - 4, 102))
+        axis.text(0.99, 100 / num_way, "chance", transform=axis.get_yaxis_transform(), color=GREY, va="bottom",
+                  ha="right")
+        axis.set(xlabel="length of the query",
+                 ylim=(max(0, min(100 / num_way, 100 * lowest) - 4), min(102, 100 * highest + 6 + 6 * len(compared))))
+        axis.legend(loc="upper left" if highest < 0.7 else "lower right")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
