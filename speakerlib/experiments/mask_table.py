@@ -79,7 +79,7 @@ def caption(recipe, cells):
         f"{recipe['front_end']} {recipe['segment_seconds']} s",
         recipe["protocol"],
         "" if pd.isna(steps) else f"pretraining {steps:.0f} steps of {recipe['start_batch_size']:.0f} clips",
-        f"training {recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks",
+        f"training {recipe['num_train_iterations']} steps of {recipe['batch_size']} task" + "s" * (recipe["batch_size"] > 1),
         f"seeds: {count}",
         f"± is the 95 % interval over {over}",
     ]
