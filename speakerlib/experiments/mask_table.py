@@ -71,7 +71,7 @@ def caption(recipe, cells):
     seeds = sorted(set(cells["seeds"]))
     over = "seeds" if seeds[0] > 1 else "tasks" if seeds[-1] == 1 else "seeds where there are several, else over tasks"
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    steps = recipe["start_num_train_iterations"]
+    steps, tasks = recipe["start_num_train_iterations"], recipe["batch_size"]
     parts = [
         f"5-way 5-shot from an autoencoder's encoder, by mask and ratio: {recipe['corpus']} "
         f"({'synthetic' if recipe['synthetic'] else 'real'} speech)",
@@ -79,7 +79,7 @@ def caption(recipe, cells):
         f"{recipe['front_end']} {recipe['segment_seconds']} s",
         recipe["protocol"],
         "" if pd.isna(steps) else f"pretraining {steps:.0f} steps of {recipe['start_batch_size']:.0f} clips",
-        f"training {recipe['num_train_iterations']} steps of {recipe['batch_size']} task" + "s" * (recipe["batch_size"] > 1),
+        f"training {recipe['num_train_iterations']} steps of {tasks} task{'s' * (tasks > 1)}",
         f"seeds: {count}",
         f"± is the 95 % interval over {over}",
     ]
