@@ -60,7 +60,7 @@ def read_speaker_encoder(init, corpus=None, seed=0):
     with the default parameters on this Corpus; "untrained", a quarter-width ResNet34 with random weights of the seed;
     or a checkpoint (.pth) of the authors of Kye et al. 2020. Encoders of chapters 04 and 05 know one length only: see
     OverWindows. facts: kind (a notebook, "untrained" or "checkpoint"), encoder, front_end, dim, run, corpus and
-    synthetic (that it was trained on), sha256 of the weights, and what else the run's record tells of its training.
+    synthetic (that it was trained on), sha256 of the weights, parameters (of its run), and what else its record tells.
 
     Raises FileNotFoundError if there is no such run or file; ValueError for one that is not complete, of another
     kind, whose front end has changed since, or has no frames of whole utterances.
@@ -83,7 +83,8 @@ def read_speaker_encoder(init, corpus=None, seed=0):
     encoder, facts = _READERS[notebook](run)
     trained_on = run.record.get("corpus") or {}
     return encoder.eval(), {"kind": notebook, "run": run.folder.name, "corpus": trained_on.get("name"),
-                            "synthetic": trained_on.get("synthetic"), "dim": encoder.dim, **facts}
+                            "synthetic": trained_on.get("synthetic"), "dim": encoder.dim, **facts,
+                            "parameters": run.record["parameters"]}
 
 
 def _untrained(seed):

@@ -75,6 +75,17 @@ def errors_with_intervals(scores, labels, enrolment_speakers, test_speakers, see
     return {name: (values[name], *_limits(part)) for name, part in zip(values, drawn[:, 0].T)}
 
 
+def errors_over_seeds(scores, labels, enrolment_speakers, test_speakers, seed=0, draws=1000):
+    """{eer: (mean, low, high), ...} of one method that was trained with several seeds, on the same trials.
+
+    scores: (seeds, trials). low, high: the 95 % interval over speakers and seeds, both drawn again; it needs three
+    seeds or more to know what they add.
+    """
+    values, drawn = _errors_by_seed([scores], labels, enrolment_speakers, test_speakers, seed, draws)
+    return {name: (float(values[0, :, place].mean()), *_limits(drawn[:, 0, place]))
+            for place, name in enumerate(_NAMES)}
+
+
 def paired_errors(scores, other, labels, enrolment_speakers, test_speakers, seed=0, draws=1000):
     """{eer: (difference, low, high), ...}: errors of one method less those of another on the same trials.
 
@@ -86,23 +97,35 @@ def paired_errors(scores, other, labels, enrolment_speakers, test_speakers, seed
     if scores.shape != other.shape:
         raise ValueError(f"scores of shapes {scores.shape} and {other.shape}: expected both methods on the same trials "
                          "and seeds, (seeds, trials).")
-    values = [[_summary(*det_points(row, labels)[:2]) for row in part] for part in (scores, other)]
-    pairs = _pairs(_check(scores[0], labels)[1], enrolment_speakers, test_speakers)
-    ranked = [_rank(*_check(row, labels), *pairs[:2]) for row in (*scores, *other)]
-    drawn = _bootstrap(ranked, pairs.speakers, seed, draws).reshape(draws, 2, len(scores), -1)
-    again = np.random.default_rng((seed, 1)).integers(len(scores), size=(draws, len(scores)))
-    apart = (drawn[:, 0] - drawn[:, 1])[np.arange(draws)[:, None], again].mean(axis=1)  # (draws, measures)
-    return {name: (float(np.mean([a[name] - b[name] for a, b in zip(*values)])), *_limits(part))
-            for name, part in zip(values[0][0], apart.T)}
+    values, drawn = _errors_by_seed([scores, other], labels, enrolment_speakers, test_speakers, seed, draws)
+    return {name: (float((values[0] - values[1])[:, place].mean()), *_limits(drawn[:, 0, place] - drawn[:, 1, place]))
+            for place, name in enumerate(_NAMES)}
 
 
 _Pairs = namedtuple("_Pairs", "one other speakers")
 _Ranked = namedtuple("_Ranked", "one other target ends")  # trials in the order of their scores
+_NAMES = ("eer", *(f"min_dcf_{p}" for p in P_TARGETS))
 
 
 def _summary(false_alarm, miss):
     return {"eer": equal_error_rate(false_alarm, miss),
             **{f"min_dcf_{p}": min_dcf(false_alarm, miss, p) for p in P_TARGETS}}
+
+
+def _errors_by_seed(methods, labels, enrolment_speakers, test_speakers, seed, draws):
+    """Errors (methods, seeds, measures) of scores (seeds, trials) each, and their means over speakers and seeds drawn
+    again, (draws, methods, measures): all methods meet the same draws.
+    """
+    methods = [np.atleast_2d(np.asarray(scores)) for scores in methods]
+    num_seeds = len(methods[0])
+    values = np.array([[list(_summary(*det_points(row, labels)[:2]).values()) for row in scores] for scores in methods])
+    pairs = _pairs(_check(methods[0][0], labels)[1], enrolment_speakers, test_speakers)
+    ranked = [_rank(*_check(row, labels), *pairs[:2]) for scores in methods for row in scores]
+    drawn = _bootstrap(ranked, pairs.speakers, seed, draws).reshape(draws, len(methods), num_seeds, -1)
+    if num_seeds > 1:  # drawn again from themselves, few seeds vary less than new ones
+        drawn += (np.sqrt(num_seeds / (num_seeds - 1)) - 1) * (drawn - drawn.mean(axis=2, keepdims=True))
+    again = np.random.default_rng((seed, 1)).integers(num_seeds, size=(draws, num_seeds))
+    return values, drawn[np.arange(draws)[:, None], :, again].mean(axis=1)
 
 
 def _check(scores, labels):
