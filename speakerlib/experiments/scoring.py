@@ -8,12 +8,13 @@ SCORINGS = ("cosine", "centred", "s-norm")
 TRIALS_AT_ONCE = 1 << 16
 
 
-def embed_clips(encoder, features, clips, batch_frames=20_000, progress=True):
+def embed_clips(encoder, features, clips, batch_frames=None, progress=True):
     """Embeddings of clips (see speakerlib.data.clips), in eval mode: float32 (len(clips), dim), on the CPU.
 
     features: UtteranceFeatures. Each mel's mean over the joined clip is removed where the front end says so. Clips of
-    one length are embedded together, up to batch_frames frames at once. Raises ValueError for clips that do not lie
-    in their utterances, and for an embedding that is not finite.
+    one length are embedded together, up to batch_frames frames at once: by default 20,000 on a GPU, and 4,000 on a
+    processor, in whose cache a quarter-width ResNet34 then stays (a third quicker). Raises ValueError for clips that
+    do not lie in their utterances, and for an embedding that is not finite.
     """
     from tqdm.auto import tqdm
 
@@ -25,6 +26,7 @@ def embed_clips(encoder, features, clips, batch_frames=20_000, progress=True):
         raise ValueError(f"{int(outside.sum())} of {len(outside)} pieces of clips are not in their utterances, such as "
                          f"one of utterance {row}: they were drawn for another corpus or front end. Draw them again.")
     device = next(encoder.parameters()).device
+    batch_frames = batch_frames or (4_000 if device.type == "cpu" else 20_000)
     frames = clips.frames
     first = np.searchsorted(clips.clip, np.arange(len(clips) + 1))
     embeddings, was_training = None, encoder.training
