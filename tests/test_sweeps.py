@@ -225,6 +225,11 @@ TRAINING = {"segment_seconds": 0.9, "num_train_iterations": 200, "test_interval"
             "batch_size": 4}
 
 
+def interruptible():
+    """Ctrl-C reaches the process even where the tests run in the background, which hands on that it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def start():
     """Starts the command as a process in a group of its own, as a terminal does."""
@@ -233,7 +238,7 @@ def start():
     def function(path, *options):
         command = [sys.executable, "-m", "speakerlib", "sweep", str(path), "--workers", "2", "--threads", "1", *options]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                          process_group=0))
+                                          process_group=0, preexec_fn=interruptible))
         return processes[-1]
 
     yield function

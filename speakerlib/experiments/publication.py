@@ -53,6 +53,8 @@ def shown(runs):
     plain_runs, chosen = _plain(runs), {}
     for run in runs.to_dict("records"):
         prefix = run["notebook"][:2]
+        if run.get("front_end") == "log_mel":  # tried as an idea only
+            continue
         if run["notebook"] == PRETRAINING:
             if run["seed"] or any(run[name] != value for name, value in PLAIN_START.items()):
                 continue
