@@ -13,7 +13,7 @@ from speakerlib.experiments.records import read_runs
 
 PROTONET = "05_protonet_training"
 TABLES = ("tables.md", "pretraining.md")  # what chapter 08 writes
-DIGITS = 6  # of the numbers in published records and curves
+DIGITS = 9  # of the numbers in published records and curves: fewer would round a printed one the other way
 
 
 def publish(corpus):
@@ -21,7 +21,7 @@ def publish(corpus):
 
     Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs
     (see ideas.plain): where several are alike, of the one that trained on most tasks. What other runs bring, chapter
-    08 shows. records/ holds the record of every run, its numbers to six digits; and the training curves that a
+    08 shows. records/ holds the record of every run, its numbers to nine digits; and the training curves that a
     picture shows: of work A's autoencoders with any mask, and of the plain runs of chapter 05.
 
     FileNotFoundError if no run on the corpus is complete.
