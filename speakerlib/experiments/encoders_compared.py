@@ -12,6 +12,7 @@ from speakerlib.experiments.query_lengths import OBJECTIVE, objective_name
 from speakerlib.experiments.records import read_runs
 from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
 from speakerlib.experiments.verification import errors_over_seeds, paired_errors
+from speakerlib.experiments.verification_tables import spoken
 from speakerlib.experiments.verify import NOTEBOOK, length_name
 
 COLUMNS = ["task", "condition", "test_length", "method", "control", "seeds", "method_value", "control_value",
@@ -27,23 +28,23 @@ def encoder_name(facts):
     return names.get(facts["kind"], f"{facts['encoder']} of chapter {facts['kind'][:2]}")
 
 
-def alike(settings, fingerprint, facts):
-    """Rows of read_runs: complete runs of chapter 07 that judge encoders on the same trials and tasks, a row each.
+def alike(evaluation, run, rows):
+    """This run and the complete ones of chapter 07 on the same trials and tasks: a DataFrame, a row a run.
 
-    settings, fingerprint, facts: of one run, its corpus and its encoder. Encoders of chapter 06 count if they were
-    trained by the same recipe and for as many steps, whatever the objective and the seed; of others, that very one.
-    Columns beside: method (encoder_name) and trained_seed.
+    evaluation, run, rows: of evaluate. Encoders of chapter 06 count if they were trained by the same recipe and for as
+    many steps, whatever the objective and the seed; of others, this very one. Columns: method (encoder_name),
+    trained_seed, folder, result.
     """
-    runs = read_runs(NOTEBOOK)
-    if not len(runs):
-        return runs.assign(method=[], trained_seed=[])
-    keep = runs["corpus_fingerprint"] == fingerprint
-    for name, value in vars(settings).items():
-        keep &= (runs[name] == value) if name not in ("corpus", "init") else True
-    encoders = runs["record"].map(lambda record: record.get("speaker_encoder") or {"kind": None, "encoder": None})
-    runs = runs.assign(method=encoders.map(encoder_name), trained_seed=encoders.map(lambda each: each.get("seed") or 0))
-    same = encoders.map(lambda each: _recipe(each) == _recipe(facts))
-    return runs[keep & same].drop_duplicates(["method", "trained_seed"], keep="last")
+    settings, facts = vars(evaluation.settings), evaluation.facts
+    found = {}
+    for other in read_runs(NOTEBOOK).to_dict("records"):
+        encoder = other["record"].get("speaker_encoder") or {}
+        same = all(other.get(name) == value for name, value in settings.items() if name not in ("corpus", "init"))
+        if same and other["corpus_fingerprint"] == evaluation.corpus.fingerprint and _recipe(encoder) == _recipe(facts):
+            found[encoder_name(encoder), encoder.get("seed") or 0] = other["folder"], other["result"]
+    found[encoder_name(facts), facts.get("seed") or 0] = run.folder, rows
+    return pd.DataFrame([(*key, *value) for key, value in sorted(found.items())],
+                        columns=["method", "trained_seed", "folder", "result"])
 
 
 def by_length(runs, task, condition, scoring="cosine"):
@@ -68,7 +69,7 @@ def paired(runs, method, control, scoring="cosine"):
     drawn again; the two are apart if it excludes 0. ValueError if they have no seed in common.
     """
     ours, theirs = (runs[runs["method"] == name].set_index("trained_seed") for name in (method, control))
-    seeds = sorted(set(ours.index) & set(theirs.index))
+    seeds = common_seeds(runs, method, control)
     if not seeds:
         raise ValueError(f"nothing to compare: {method!r} was trained with seeds {sorted(ours.index)}, {control!r} "
                          f"with {sorted(theirs.index)}. Train and evaluate both with the same seeds.")
@@ -87,6 +88,12 @@ def paired(runs, method, control, scoring="cosine"):
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
+def common_seeds(runs, method, control):
+    """Training seeds that both methods have a run of."""
+    return sorted(set.intersection(*(set(runs.loc[runs["method"] == name, "trained_seed"]) for name in (method,
+                                                                                                       control))))
+
+
 def paired_table(lines):
     """The lines of paired as a table of strings: methods against tasks and lengths, a caption's worth of numbers."""
     def text(line):
@@ -94,7 +101,7 @@ def paired_table(lines):
 
     names = {"verification": "EER", "identification": "accuracy"}
     cells = [{"comparison": f"{line['method']} less {line['control']}", "condition": line["condition"],
-              "seeds": line["seeds"], "column": f"{names[line['task']]}, {_length(line['test_length'])}",
+              "seeds": line["seeds"], "column": f"{names[line['task']]}, {spoken(line['test_length'])}",
               "text": text(line)} for line in lines.to_dict("records")]
     table = pd.DataFrame(cells).pivot(index=["comparison", "condition", "seeds"], columns="column", values="text")
     order = dict.fromkeys(cell["column"] for cell in cells)
@@ -103,8 +110,8 @@ def paired_table(lines):
 
 def _recipe(facts):
     """What has to be equal for two encoders to be compared by what remains."""
-    if facts["kind"] != SHORT_UTTERANCES:
-        return facts["kind"], facts.get("sha256")
+    if facts.get("kind") != SHORT_UTTERANCES:
+        return facts.get("kind"), facts.get("sha256")
     parameters = facts.get("parameters") or {}
     return facts["kind"], tuple(sorted((name, value) for name, value in parameters.items() if name not in _APART))
 
@@ -137,7 +144,7 @@ def _require_same(task, length, ours, theirs):
     name = "trial_list" if task == "verification" else "episodes"
     lists = {row[name] for row in (*ours, *theirs)}
     if len(lists) > 1:
-        raise ValueError(f"{task}, {_length(length)}: the runs met different trials or tasks ({', '.join(lists)}). "
+        raise ValueError(f"{task}, {spoken(length)}: the runs met different trials or tasks ({', '.join(lists)}). "
                          "Evaluate all encoders on one corpus, with the same parameters of chapter 07.")
 
 
@@ -161,7 +168,3 @@ def _trials(folder, length):
     table = pd.read_csv(folder / f"trials_{length_name(length)}.csv", dtype={"enrolment": str, "test": str})
     enrolled, tested = (table[side].str.split("/").str[0].to_numpy(str) for side in ("enrolment", "test"))
     return table["label"].to_numpy(), enrolled, tested
-
-
-def _length(length):
-    return "whole" if length is None else f"{length / FRAMES_PER_SECOND:g} s"
