@@ -7,7 +7,7 @@ import pytest
 
 from speakerlib.cli import build_parser
 from speakerlib.data.files import project_folder, read_json
-from speakerlib.experiments import tables
+from speakerlib.experiments import comparison, mask_table, tables
 from speakerlib.experiments.publication import shown
 from speakerlib.experiments.records import read_results, read_runs
 
@@ -36,6 +36,22 @@ def test_tables_are_those_of_the_committed_records(committed, tmp_path):
     for table in shown:
         for row in tables.markdown(table).splitlines()[2:]:
             assert row in README
+
+
+@pytest.mark.slow
+def test_what_pretraining_brings_is_that_of_the_committed_records(committed, tmp_path):
+    results, pretraining = read_results("05_protonet_training", "so762"), read_runs("04_mae_pretraining")
+    made = mask_table.mae_tables(results, pretraining)
+    for lines in (comparison.comparisons(results, pretraining)[0], comparison.against_longer(results, pretraining)):
+        made += comparison.help_tables(lines)
+    tables.write_markdown(tmp_path / "pretraining.md", made)
+    published = (project_folder() / "figures" / "so762" / "pretraining.md").read_text()
+    assert (tmp_path / "pretraining.md").read_text() == published
+    shown = README.partition("### Does pretraining help?")[2].partition("\n## ")[0]
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
+    assert len(rows) > 6 and all(row in published for row in rows)
+    told = re.findall(r"[+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", shown)
+    assert len(told) > 8 and all(difference in published for difference in told)
 
 
 def test_the_numbers_in_the_text_are_those_of_the_committed_records(committed):
