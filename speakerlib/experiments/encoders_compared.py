@@ -7,6 +7,7 @@ import pandas as pd
 from safetensors.torch import load_file
 
 from speakerlib.data.clips import FRAMES_PER_SECOND
+from speakerlib.data.features import CONDITIONS
 from speakerlib.experiments.comparison import interval_over_speakers_and_seeds
 from speakerlib.experiments.query_lengths import OBJECTIVE, objective_name
 from speakerlib.experiments.records import read_runs
@@ -75,7 +76,7 @@ def paired(runs, method, control, scoring="cosine"):
                          f"with {sorted(theirs.index)}. Train and evaluate both with the same seeds.")
     ours, theirs, lines = ours.loc[seeds], theirs.loc[seeds], []
     for task in ("verification", "identification"):
-        for condition in ("recorded", "changed"):
+        for condition in CONDITIONS:
             cells = [_cells(group, task, condition, scoring) for group in (ours, theirs)]
             for length in cells[0]:
                 pair = [cell[length] for cell in cells]
@@ -88,14 +89,34 @@ def paired(runs, method, control, scoring="cosine"):
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
+def against_others(runs, method):
+    """The lines of paired of one method against each other one that shares a seed with it; none is an empty table."""
+    others = [other for other in runs["method"].unique() if other != method and common_seeds(runs, method, other)]
+    lines = [paired(runs, method, other) for other in others]
+    return pd.concat(lines, ignore_index=True) if lines else pd.DataFrame(columns=COLUMNS)
+
+
+def what_is_compared(runs, method):
+    """A sentence on what stands beside a method, and what would have to be run for more."""
+    seeds = runs.groupby("method", sort=False)["trained_seed"].apply(lambda part: ", ".join(map(str, sorted(part))))
+    told = "; ".join(f"{name} (seeds {each})" for name, each in seeds.items())
+    if len(seeds) > 1:
+        return f"Trained alike and judged on the same trials: {told}. Below, {method} less each other one, in points."
+    return (f"Judged on these trials so far: {told}. To compare, train another objective in chapter 06 with the same "
+            "parameters and seed, and run this notebook with the same parameters and `init` naming that run.")
+
+
 def common_seeds(runs, method, control):
     """Training seeds that both methods have a run of."""
-    return sorted(set.intersection(*(set(runs.loc[runs["method"] == name, "trained_seed"]) for name in (method,
-                                                                                                       control))))
+    seeds = [set(runs.loc[runs["method"] == name, "trained_seed"]) for name in (method, control)]
+    return sorted(seeds[0] & seeds[1])
 
 
 def paired_table(lines):
-    """The lines of paired as a table of strings: methods against tasks and lengths, a caption's worth of numbers."""
+    """The lines of paired as a table of strings: a row a comparison and condition, a column a task and length."""
+    if lines.empty:
+        return pd.DataFrame()
+
     def text(line):
         return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * line[name] for name in ("difference", "low", "high")))
 

@@ -12,8 +12,8 @@ _VALUES = {"verification": ("eer", "eer_low", "eer_high"), "identification": ("a
 
 
 def spoken(length):
-    """The length of a test in words: `whole`, or such as `2 s`; length: frames, or None."""
-    return "whole" if length is None else f"{length / FRAMES_PER_SECOND:g} s"
+    """The length of a test in words: `whole`, or such as `2 s`; length: frames, or None (NaN in a table's column)."""
+    return "whole" if pd.isna(length) else f"{length / FRAMES_PER_SECOND:g} s"
 
 
 def errors_table(rows):

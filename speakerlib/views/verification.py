@@ -88,6 +88,22 @@ def plot_by_length(values, ylabel="equal error rate (%)", title=None, axis=None)
     return axis.figure
 
 
+def plot_lengths_by_condition(panels, ylabel="equal error rate (%)", chance=None):
+    """plot_by_length side by side, a panel a condition on one scale; returns the figure.
+
+    panels: {condition: values of plot_by_length}; chance: a share of 1, for a dashed line.
+    """
+    figure, axes = new_figure(5.6 * len(panels), 4.2, columns=len(panels), sharey=True, squeeze=False)
+    for axis, (condition, values) in zip(axes[0], panels.items()):
+        plot_by_length(values, ylabel if axis is axes[0, 0] else None, condition, axis)
+        if chance is not None:
+            axis.axhline(100 * chance, color=GREY, linestyle="--", linewidth=1.2)
+            axis.text(0.01, 100 * chance, "chance", transform=axis.get_yaxis_transform(), color=GREY, va="bottom")
+        if axis is not axes[0, -1]:
+            axis.get_legend().remove()
+    return figure
+
+
 def _probit(rate):
     """The standard normal deviate below which `rate` of a population lies; infinite for 0 and 1."""
     return torch.special.ndtri(torch.as_tensor(np.asarray(rate, dtype=np.float64))).numpy()
