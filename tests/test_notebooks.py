@@ -18,6 +18,8 @@ NOTEBOOKS = (
     "03_mae_mask_visualisation",
     "04_mae_pretraining",
     "05_protonet_training",
+    "06_short_utterance_training",
+    "07_verification_and_identification",
     "08_result_tables",
 )
 QUICK_TRAINING = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1}
@@ -56,7 +58,7 @@ def test_only_checked_cells_keep_their_output_and_no_cell_hides_a_function(noteb
 
 
 def test_every_notebook_runs_as_it_stands_with_the_outputs_it_shows(demo):
-    """nbval, in order: 08 reads what 05 wrote."""
+    """nbval, in order: 08 reads what the others wrote."""
     paths = [str(notebook_path(notebook)) for notebook in NOTEBOOKS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", *paths],
@@ -96,6 +98,16 @@ def test_an_autoencoder_of_chapter_04_is_where_chapter_05_starts(demo):
     assert folder != run_notebook("05_protonet_training", {"num_support": 1, **QUICK})[0]
 
 
+def test_an_encoder_of_chapter_06_is_what_chapter_07_judges(demo):
+    trained, _ = run_notebook("06_short_utterance_training", {"loss_type": "softmax", **QUICK})
+    assert (trained / "encoder.safetensors").exists()
+    folder, _ = run_notebook("07_verification_and_identification",
+                             {"init": trained.name, "trials_per_speaker": 4, "test_tasks": 20})
+    record = read_json(folder / "run.json")
+    assert record["status"] == "complete" and record["speaker_encoder"]["run"] == trained.name
+    assert {row["task"] for row in record["result"]} == {"verification", "identification"}
+
+
 def test_as_published_is_labelled_and_meets_fewer_tasks(demo):
     folder, _ = run_notebook("05_protonet_training", {"protocol": "as_published", **QUICK, "test_tasks": 8})
     rows = read_json(folder / "run.json")["result"]
@@ -128,7 +140,7 @@ def test_a_failing_notebook_names_its_cell_and_leaves_what_it_did(demo):
 
 
 def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, monkeypatch, capsys):
-    shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK}
+    shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK, "06_short_utterance_training": QUICK}
     quick = tuple((name, {**parameters, **shorter.get(name, {})}) for name, parameters in STEPS)
     monkeypatch.setattr("speakerlib.experiments.workbook.STEPS", quick)
     run_workbook(str(so762))

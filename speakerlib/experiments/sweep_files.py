@@ -176,7 +176,7 @@ def _starts(given, varied, steps, step, runs, known):
     chosen = dict(init) if isinstance(init, dict) else {"step": init}
     source = chosen.pop("step", None)
     if not isinstance(init, dict) and source not in steps:
-        if "init" in known and init is not None:
+        if "init" in known and init not in (None, known["init"]):
             _check_init(init, runs)
         return [(None, None)]
     if source not in runs:
