@@ -121,12 +121,12 @@ def test_published_stands_beside_measured(data_folder):
     assert one.loc["3-way 1-shot", "published (VoxCeleb1)"] == "89.4 ± 0.4"
     assert one.loc["10-way 10-shot", "recorded"] == "91.7 ± 1.0"
     assert one.loc["10-way 10-shot", "changed, over speakers"] == "89.7 to 93.7"
-    assert each.loc["5-way 5-shot", "recorded"] == "91.7 ± 1.0" and each.loc["3-way 1-shot", "recorded"] == "not run"
+    assert each.loc["5-way 5-shot", "recorded"] == "91.7 ± 1.0 ★" and each.loc["3-way 1-shot", "recorded"] == "not run"
     assert each.loc["3-way 5-shot", "recorded"] == "85.0 ± 1.0"
     assert all("synthetic speech" in caption for caption in both)
 
 
-def test_protocols_lengths_and_seeds_are_never_in_one_table(data_folder):
+def test_protocols_and_lengths_are_never_in_one_table(data_folder):
     finished(0.9)
     finished(0.8, protocol="as_published")
     finished(0.7, segment_seconds=3.0)
@@ -135,8 +135,6 @@ def test_protocols_lengths_and_seeds_are_never_in_one_table(data_folder):
     assert len(tables.recipes(results)) == 3
     captions = [caption for caption, _ in tables.nine_cell_tables(results)]
     assert len(captions) == len(set(captions)) == 4  # the third recipe alone has networks of two cells
-    with pytest.raises(ValueError, match="two runs fill the same cell"):
-        tables._nine_cells(results)
 
 
 def test_a_cell_that_the_split_cannot_fill_says_so(data_folder):
@@ -180,11 +178,11 @@ def test_one_network_is_no_table_of_networks_a_cell_and_ideas_have_tables_of_the
     finished(0.8, labelled_speakers=10)
     finished(0.7, augment="I")
     finished(0.6, init="some autoencoder")
-    finished(0.5, seed=1)
+    finished(0.8, seed=1)
     results = read_results(PROTONET)
     ((caption, table),) = tables.nine_cell_tables(results)
     assert caption.startswith("One network, trained 5-way 5-shot")
-    assert table.loc["3-way 1-shot", "recorded"] == "90.0 ± 1.0"
+    assert table.loc["3-way 1-shot", "recorded"] == "85.0 ± 63.5" and "over seeds" in caption  # two seeds say little
     assert [line.split("%")[0].strip() for line in tables.headline(results)[1:]] == [
         "5-way 5-shot, recorded: 90.0", "5-way 5-shot, changed: 90.0"]
 

@@ -76,10 +76,10 @@ def with_starts(results, pretraining=None):
     return results.assign(pretrained=results["init"] != SCRATCH, **columns)
 
 
-def plain(results, pretraining=None):
+def plain(results, pretraining=None, every_seed=False):
     """The rows without any later idea: from scratch, or from an autoencoder of chapter 04's defaults.
 
-    Of several seeds, the lowest: the comparisons show the others. results: rows of read_results, or of read_runs.
+    Of several seeds, the lowest, unless every_seed. results: rows of read_results, or of read_runs.
     """
     if results.empty:
         return results
@@ -90,6 +90,8 @@ def plain(results, pretraining=None):
     for name, value in PLAIN_START.items():
         chosen &= (rows[f"start_{name}"] == value) | ~rows["pretrained"]
     rows = rows[chosen]
+    if every_seed:
+        return results.loc[rows.index]
     recipe = [name for name in BUDGET if name in rows and not name.startswith("trained_")]
     lowest = rows.groupby([*recipe, "pretrained"], dropna=False)["seed"].transform("min")
     return results.loc[rows.index[rows["seed"] == lowest]]

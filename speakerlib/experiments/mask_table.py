@@ -1,18 +1,16 @@
 """Work A's table of masks and ratios: accuracy from each autoencoder's encoder, published beside measured."""
 
-import numpy as np
 import pandas as pd
 
 from speakerlib.experiments.comparison import condition_name
 from speakerlib.experiments.ideas import BUDGET, PLAIN_AUTOENCODER, START, TREATMENT, names, with_starts
-from speakerlib.experiments.tables import has_curve, published
+from speakerlib.experiments.tables import cell_text, cost, has_curve, mean_over_seeds, newest, published
 
 MASKS = ("strips", "boxes")
 RATIOS = (0.55, 0.65, 0.75, 0.85, 0.95)
 PUBLISHED = "published (VoxCeleb1)"
 SWEEP = "notebooks/sweeps/mae_table.yaml"
 
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 97.5 %, of 2 to 10 seeds
 _RECIPE = [*BUDGET, *(name for name in TREATMENT if name not in ("start_mask", "start_mask_ratio"))]
 
 
@@ -21,8 +19,8 @@ def mask_grids(results, pretraining, least=2):
 
     results, pretraining: rows of read_results("05_protonet_training") and read_runs("04_mae_pretraining"), joined by
     the id of the autoencoder's run. cells: rows of mask, mask_ratio, condition, accuracy, interval (half of the 95 %
-    one: over seeds where there are several, else over tasks) and seeds; from scratch: mask None. Recipes with fewer
-    than `least` of the ten cells are left out.
+    one: over seeds where there are several, else over tasks) and seeds; from scratch: mask None. The recipe's `cost`
+    tells the runs behind them, the autoencoders' too. Recipes with fewer than `least` of the ten cells are left out.
     """
     if results.empty:
         return []
@@ -42,6 +40,7 @@ def mask_grids(results, pretraining, least=2):
         for name in BUDGET:
             control = control[control[name] == recipe[name]]
         cells += [_cell(None, None, part) for _, part in control.groupby("condition", sort=False)]
+        recipe["cost"] = _cost(pd.concat([group, control]), pretraining)
         grids.append((recipe, pd.DataFrame(cells)))
     for (recipe, _), idea in zip(grids, names(pd.DataFrame([recipe for recipe, _ in grids]))) if grids else ():
         recipe["idea"] = idea
@@ -63,7 +62,26 @@ def mae_tables(results, pretraining):
 
     The best ratio of each line is starred. "not run": see how_to_fill.
     """
-    return [(caption(recipe, cells), _table(cells)) for recipe, cells in mask_grids(results, pretraining)]
+    return [(f"{caption(recipe, cells)}; {recipe['cost']}", mask_table(cells))
+            for recipe, cells in mask_grids(results, pretraining)]
+
+
+def mask_table(cells):
+    """Cells of mask_grids as strings, a line for each mask and condition; the best ratio of each is starred."""
+    conditions = list(dict.fromkeys(cells["condition"]))
+    most = max(cells["seeds"], default=1)
+    cells, table = pd.concat([published_cells().assign(seeds=most), cells]), []
+    for mask in MASKS:
+        for condition in (PUBLISHED, *conditions):
+            line = cells[cells["condition"] == condition]
+            ten = line[line["mask"] == mask].set_index("mask_ratio")
+            best = round(ten["accuracy"].max(), 3) if len(ten) else None
+            texts = {f"{ratio:g}": _text(ten.loc[ratio], most, best) if ratio in ten.index else "not run"
+                     for ratio in RATIOS}
+            scratch = line[line["mask"].isna()]
+            table.append({"mask": f"{mask}, {condition}", **texts,
+                          "from scratch": _text(scratch.iloc[0], most) if len(scratch) else "not run"})
+    return pd.DataFrame(table).set_index("mask")
 
 
 def caption(recipe, cells):
@@ -114,29 +132,18 @@ def error_curves(pretraining, corpus):
 
 
 def _cell(mask, ratio, rows):
-    accuracies, seeds = rows.groupby("seed")["accuracy"].mean(), rows["seed"].nunique()
-    interval = float(rows["interval"].iloc[0])
-    if seeds > 1:
-        interval = _T[min(seeds, 10) - 2] * float(accuracies.std(ddof=1)) / np.sqrt(seeds)
-    return {"mask": mask, "mask_ratio": ratio, "condition": rows["condition"].iloc[0],
-            "accuracy": float(accuracies.mean()), "interval": interval, "seeds": seeds}
+    accuracy, interval, seeds = mean_over_seeds(newest(rows, ["seed", "start_seed"]))
+    return {"mask": mask, "mask_ratio": ratio, "condition": rows["condition"].iloc[0], "accuracy": accuracy,
+            "interval": interval, "seeds": seeds}
 
 
-def _table(cells):
-    conditions = list(dict.fromkeys(cells["condition"]))
-    cells, table = pd.concat([published_cells(), cells]), []
-    for mask in MASKS:
-        for condition in (PUBLISHED, *conditions):
-            line = cells[cells["condition"] == condition]
-            ten = line[line["mask"] == mask].set_index("mask_ratio")
-            best = round(ten["accuracy"].max(), 3) if len(ten) else None
-            texts = {f"{ratio:g}": _text(ten.loc[ratio], best) if ratio in ten.index else "not run" for ratio in RATIOS}
-            scratch = line[line["mask"].isna()]
-            table.append({"mask": f"{mask}, {condition}", **texts,
-                          "from scratch": _text(scratch.iloc[0]) if len(scratch) else "not run"})
-    return pd.DataFrame(table).set_index("mask")
+def _cost(rows, pretraining):
+    """Of the trainings and of the autoencoders that they started from."""
+    facts = ["run", "wall_seconds", "commit"]
+    starts = pretraining[pretraining["run"].isin(rows["init"])] if len(pretraining) else pretraining
+    return cost(pd.concat([rows[facts], *([starts[facts]] if len(starts) else [])]))
 
 
-def _text(cell, best=None):
-    text = f"{100 * cell['accuracy']:.1f} ± {100 * cell['interval']:.1f}"
-    return text + (" ★" if best is not None and round(cell["accuracy"], 3) == best else "")
+def _text(cell, most, best=None):
+    found = best is not None and round(cell["accuracy"], 3) == best
+    return cell_text(cell["accuracy"], cell["interval"], int(cell["seeds"]), most, found)

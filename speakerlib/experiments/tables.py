@@ -1,5 +1,6 @@
 """Result tables from run records: published beside measured, never mixing what cannot be compared."""
 
+import numpy as np
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, project_folder
@@ -24,6 +25,9 @@ RECIPE = [
     "seed",
     *(name for name in PLAIN if name != "encoder"),
 ]
+BEST = " ★"
+
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 97.5 %, of 2 to 10 seeds
 
 
 def published(work):
@@ -32,7 +36,7 @@ def published(work):
 
 
 def recipes(results):
-    """Splits the rows of read_results into groups that one table may hold: [(recipe dict, rows), ...]."""
+    """Splits the rows of read_results into groups of one recipe and seed: [(recipe dict, rows), ...]."""
     if results.empty:
         return []
     groups = results.groupby(RECIPE, dropna=False, sort=True)
@@ -56,34 +60,80 @@ def overview(results):
 
 
 def describe(recipe):
-    """The recipe in one line, for a table's caption."""
+    """The recipe in one line, for a table's caption; `seeds`, where it is there, takes the place of `seed`."""
     speech = "synthetic speech" if recipe["synthetic"] else "real speech"
     encoder = recipe["encoder"] + ("" if recipe["init"] == "scratch" else f" from {recipe['init']}")
+    seeds = recipe.get("seeds", [recipe.get("seed")])
     return (
         f"{recipe['corpus']} ({speech}), {recipe['front_end']} {recipe['segment_seconds']} s, {encoder}, "
         f"{recipe['protocol']}, rule {recipe['episode_rule']}, {recipe['num_query']} queries, "
         f"{recipe['num_train_iterations']} steps of {recipe['batch_size']} tasks, Adam {recipe['learning_rate']:g}, "
         f"tested each {recipe['test_interval']} steps, {recipe['tasks']:.0f} test tasks a cell, "
-        f"seed {recipe['seed']}, corpus version {recipe['corpus_fingerprint'][:8]}"
+        f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}, "
+        f"corpus version {str(recipe['corpus_fingerprint'])[:8]}"
     )
 
 
-def nine_cell_tables(results):
-    """Every nine-cell table that the plain runs of notebook 05 fill (see ideas.plain): [(caption, DataFrame), ...].
+def mean_over_seeds(rows, value="accuracy", interval="interval"):
+    """(mean, half of the 95 % interval, number of seeds) of one cell; rows: one or more a seed.
 
-    One network in all nine cells and one network a cell are different tables; so is each recipe. A table of networks
-    that were trained for their cell needs more than one of them.
+    The interval is that of the mean over seeds (Student's t) where there are several, else the row's own.
     """
-    tables = []
-    for recipe, rows in recipes(plain(results)):
-        own = (rows["trained_num_way"] == rows["num_way"]) & (rows["trained_num_support"] == rows["num_support"])
-        five = (rows["trained_num_way"] == 5) & (rows["trained_num_support"] == 5)
-        if five.any():
-            caption = f"One network, trained 5-way 5-shot, in all nine cells: {describe(recipe)}"
-            tables.append((caption, _nine_cells(rows[five])))
-        if rows.loc[own, "run"].nunique() > 1:
-            tables.append((f"One network a cell: {describe(recipe)}", _nine_cells(rows[own])))
-    return tables
+    values, seeds = rows.groupby("seed")[value].mean(), rows["seed"].nunique()
+    if seeds == 1:
+        return float(values.iloc[0]), float(rows[interval].iloc[0]), 1
+    spread = float(values.std(ddof=1)) / np.sqrt(seeds)
+    return float(values.mean()), _T[min(seeds, len(_T) + 1) - 2] * spread, seeds
+
+
+def over_what(seeds):
+    """What the ± of cells with these numbers of seeds spans, for a caption."""
+    over = ("tasks (one seed)" if max(seeds) == 1 else "seeds" if min(seeds) > 1
+            else "seeds where there are several, else over tasks")
+    return f"± is the 95 % interval over {over}"
+
+
+def cell_text(value, interval, seeds, most_seeds, best=False):
+    """`91.7 ± 0.2` in %, with a star on the best, and the number of seeds where other cells of the table have more."""
+    fewer = f" ({seeds} seed{'s' * (seeds > 1)})" if seeds < most_seeds else ""
+    return f"{100 * value:.1f} ± {100 * interval:.1f}{fewer}" + BEST * bool(best)
+
+
+def cost(runs):
+    """`27 runs, 1.2 hours, commit 0123456789ab`; runs: rows with run, wall_seconds and commit, a run once or more."""
+    runs = runs.drop_duplicates("run")
+    hours, commits = runs["wall_seconds"].sum() / 3600, runs["commit"].value_counts(dropna=False)
+    told = [str(commit) + f" ({count})" * (len(commits) > 1) for commit, count in commits.items()]
+    return (f"{len(runs)} run{'s' * (len(runs) > 1)}, {f'{hours:.1f}' if hours >= 0.95 else f'{hours:.2g}'} hours, "
+            + (f"commit {told[0]}" if len(told) == 1 else f"of {len(told)} commits: {', '.join(told)}"))
+
+
+def require_one(rows, names, what="table"):
+    """ValueError that names what is mixed and how to choose, unless the rows agree on every name."""
+    mixed = {name: sorted(rows[name].astype(str).unique()) for name in names
+             if name in rows and rows[name].astype(str).nunique() > 1}
+    if mixed:
+        told = "; ".join(f"{name}: {', '.join(values[:4])}{', ...' * (len(values) > 4)}"
+                         for name, values in mixed.items())
+        name, values = next(iter(mixed.items()))
+        raise ValueError(f"one {what} would mix runs that cannot be compared ({told}). Choose one of each, such as "
+                         f"results[results[{name!r}] == ...], or speakerlib table ... -p {name} {values[0]}.")
+
+
+def newest(rows, cell):
+    """The rows, of those with the same values in the columns `cell` (runs made again) those of the last finished run.
+
+    Two versions of the program may have filled one cell of a seed: the captions' commits tell.
+    """
+    order = [name for name in ("finished", "run") if name in rows]
+    return rows.sort_values(order, kind="stable", na_position="first").drop_duplicates(cell, keep="last").sort_index()
+
+
+def nine_cell_tables(results):
+    """Work A's nine cells, published beside measured: [(caption, DataFrame of strings), ...]; see nine_cell_table."""
+    from speakerlib.experiments import nine_cell_table
+
+    return nine_cell_table.nine_cell_tables(results)
 
 
 def write_markdown(path, tables):
@@ -99,37 +149,6 @@ def markdown(table):
     header = [table.index.name or "", *table.columns]
     lines = [header, ["---"] * len(header), *([label, *row] for label, row in zip(table.index, table.to_numpy()))]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def _nine_cells(rows):
-    """Nine rows; accuracy in % with the interval over tasks, and the bootstrap interval over test speakers."""
-    rows = rows.set_index(["num_way", "num_support", "condition"])
-    if rows.index.has_duplicates:
-        raise ValueError("two runs fill the same cell: pass the rows of one recipe (see recipes()).")
-    table = []
-    for cell in published("boccio").query("table == 'nine cells'").itertuples():
-        line = {
-            "cell": f"{cell.num_way}-way {cell.num_support}-shot",
-            "published (VoxCeleb1)": f"{cell.accuracy:.1f} ± {cell.interval:.1f}",
-        }
-        for condition in ("recorded", "changed"):
-            line[condition], line[f"{condition}, over speakers"] = _measured(
-                rows, (cell.num_way, cell.num_support, condition)
-            )
-        table.append(line)
-    return pd.DataFrame(table).set_index("cell")
-
-
-def _measured(rows, key):
-    if key not in rows.index:
-        return "not run", ""
-    row = rows.loc[key]
-    if pd.isna(row["accuracy"]):
-        return "split too small", ""
-    return (
-        f"{100 * row['accuracy']:.1f} ± {100 * row['interval']:.1f}",
-        f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
-    )
 
 
 def headline(results, num_way=5, num_support=5):

@@ -1,25 +1,45 @@
 """Pictures of chapter 08: result rows and training histories of many runs, one picture a recipe."""
 
-import pandas as pd
+import re
 
 from speakerlib.experiments.ideas import plain
+from speakerlib.experiments.nine_cell_table import A_CELL, ONE_NETWORK, nine_cell_grids, published_cells
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_histories
-from speakerlib.experiments.tables import RECIPE, describe, has_curve, published, recipes
+from speakerlib.experiments.tables import RECIPE, describe, has_curve, over_what, recipes
 from speakerlib.views.style import new_figure
 from speakerlib.views.tables import accuracy_heatmap
 from speakerlib.views.training import plot_shots_over_training
 
+WAYS, SHOTS = (3, 5, 10), (1, 5, 10)
 
-def published_beside_measured(results, num_way=5, num_support=5):
-    """{name: figure}: a recipe's network trained num_way-way num_support-shot, in nine cells, beside the published.
+def published_beside_measured(results, pretraining=None):
+    """{name: figure}: each nine-cell table of the plain runs (see ideas.plain) as heat maps, beside the published."""
+    found = nine_cell_grids(results, pretraining)
+    figures = {}
+    for kind, what in ((ONE_NETWORK, "nine_cells"), (A_CELL, "one_network_a_cell")):
+        grids = [(recipe, cells) for one, recipe, cells, _ in found if one == kind]
+        for name, grid in zip(_names(what, [recipe for recipe, _ in grids]), grids):
+            figures[name] = plot_nine_cells(kind, *grid)
+    return figures
 
-    Of the plain runs (see ideas.plain).
+
+def plot_nine_cells(kind, recipe, cells):
+    """A nine-cell table as heat maps, published and then one for each condition; returns the figure.
+
+    kind, recipe, cells: of nine_cell_table.nine_cell_grids.
     """
-    found = plain(results).query("trained_num_way == @num_way and trained_num_support == @num_support")
-    found = recipes(found.dropna(subset="accuracy"))
-    names = _names("nine_cells", [recipe for recipe, _ in found])
-    return {name: _maps(recipe, rows) for name, (recipe, rows) in zip(names, found)}
+    conditions = {f"measured: {name}": part for name, part in cells.groupby("condition", sort=False)}
+    parts = {"published: VoxCeleb1, 3 s": published_cells(), **conditions}
+    figure, axes = new_figure(4.2 * len(parts), 3.7, columns=len(parts))
+    for axis, (title, part) in zip(axes, parts.items()):
+        part = part.assign(note=part["accuracy"].map(lambda value: "split\ntoo small" if value != value else ""))
+        grid = part.set_index(["num_support", "num_way"]).unstack()
+        accuracy, interval, note = (grid[name].reindex(index=SHOTS, columns=WAYS)
+                                    for name in ("accuracy", "interval", "note"))
+        accuracy_heatmap(accuracy, interval, title=title, axis=axis, absent=note.fillna("not run"))
+    figure.suptitle(f"{kind}: {_title(recipe)}\n{over_what(set(cells['seeds']))}", x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 def shots_over_training(results, num_way=5):
@@ -41,24 +61,6 @@ def shots_over_training(results, num_way=5):
     return figures
 
 
-def _maps(recipe, rows):
-    reference = published("boccio").query("table == 'nine cells'")
-    reference = reference.assign(accuracy=reference["accuracy"] / 100, interval=reference["interval"] / 100)
-    parts = {
-        "published: VoxCeleb1, 3 s": reference,
-        **{f"measured: {name}": part for name, part in rows.groupby("condition", sort=False)},
-    }
-    figure, axes = new_figure(4.2 * len(parts), 3.7, columns=len(parts))
-    for axis, (title, part) in zip(axes, parts.items()):
-        part = part.astype({"accuracy": float, "interval": float})
-        grid = pd.pivot_table(
-            part, index="num_support", columns="num_way", values=["accuracy", "interval"], dropna=False
-        )
-        accuracy_heatmap(grid["accuracy"], grid["interval"], title=title, axis=axis)
-    figure.suptitle(_title(recipe), x=0.01, ha="left", fontsize=11)
-    return figure
-
-
 def _names(what, recipes):
     """A file name for each recipe: front end, length, protocol, start.
 
@@ -70,15 +72,20 @@ def _names(what, recipes):
     for base, recipe in zip(bases, recipes):
         alike = [other for other_base, other in zip(bases, recipes) if other_base == base]
         first = max(alike, key=lambda other: other["num_train_iterations"] * other["batch_size"])
-        differs = [name for name in RECIPE if str(recipe[name]) != str(first[name])]
-        names.append("_".join([base, *(f"{name}-{str(recipe[name])[-12:]}" for name in differs)]))
+        differs = [name for name in RECIPE if str(recipe.get(name)) != str(first.get(name))]
+        names.append("_".join([base, *(f"{name}-{_plain(recipe[name])[-12:]}" for name in differs)]))
     return names
+
+
+def _plain(value):
+    return re.sub(r"[^\w.-]+", "-", str(value))
 
 
 def _title(recipe, break_after=None):
     """The caption's first half: what matters most to someone who sees only the picture; on two lines if asked."""
     parts = describe(recipe).split(", ")
-    parts = [*parts[:4], next(part for part in parts if "steps" in part)]
+    parts = [*parts[:4], next(part for part in parts if "steps of" in part and "tasks" in part)]
+    parts += [f"seeds {' '.join(map(str, recipe['seeds']))}"] if len(recipe.get("seeds", ())) > 1 else []
     if break_after is None:
         return ", ".join(parts)
     return ", ".join(parts[:break_after]) + ",\n" + ", ".join(parts[break_after:])
