@@ -2,14 +2,19 @@
 
 import re
 
+from speakerlib.data.clips import FRAMES_PER_SECOND
+from speakerlib.experiments.error_tables import over_seeds
 from speakerlib.experiments.ideas import plain
+from speakerlib.experiments.mask_table import caption
 from speakerlib.experiments.nine_cell_table import A_CELL, ONE_NETWORK, nine_cell_grids, published_cells
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_histories
 from speakerlib.experiments.tables import RECIPE, describe, has_curve, over_what, recipes
+from speakerlib.views.comparison import difference_pictures, plot_mask_table
 from speakerlib.views.style import new_figure
 from speakerlib.views.tables import accuracy_heatmap
 from speakerlib.views.training import plot_shots_over_training
+from speakerlib.views.verification import plot_lengths_by_condition
 
 WAYS, SHOTS = (3, 5, 10), (1, 5, 10)
 
@@ -42,6 +47,19 @@ def plot_nine_cells(kind, recipe, cells):
     return figure
 
 
+def table_figures(result_table):
+    """{end of a file name: figure} of a table of result_tables; {} where there is nothing to draw yet."""
+    facts, name = result_table.facts, result_table.name
+    if not len(facts.get("cells", ())):
+        return {}
+    if name == "pretraining":
+        return {f"_{picture}": figure for picture, figure in difference_pictures(facts["cells"]).items()}
+    if name == "masks":
+        title = caption(facts["recipe"], facts["cells"]).replace(", pretraining", ",\npretraining")
+        return {"": plot_mask_table(facts["cells"], title)}
+    return {"": _plot_errors(**facts) if "task" in facts else plot_nine_cells(**facts)}
+
+
 def shots_over_training(results, num_way=5):
     """{name: figure}: accuracy over training where checkpoints are chosen, a line for each num_support that has a run.
 
@@ -59,6 +77,21 @@ def shots_over_training(results, num_way=5):
         split = "test" if recipe["protocol"] == "as_published" else "validation"
         figures[name] = plot_shots_over_training(curves, num_way, _title(recipe, break_after=2), split)
     return figures
+
+
+def _plot_errors(task, recipe, cells):
+    """Work B's table by length, a panel a condition; scored by cosine."""
+    what = {"verification": ("equal error rate (%)", None),
+            "identification": ("identification accuracy (%)", 1 / recipe["nb_class_test"])}[task]
+    panels = {}
+    for row in cells[cells["scoring"] == "cosine"].to_dict("records"):
+        seconds = None if row["test_length"] != row["test_length"] else row["test_length"] / FRAMES_PER_SECOND
+        line = panels.setdefault(row["condition"], {}).setdefault(row["method"], {})
+        line[seconds] = tuple(row[name] for name in ("value", "low", "high"))
+    figure = plot_lengths_by_condition(panels, *what)
+    figure.suptitle(f"{recipe['corpus']}, {recipe['training']}\nscored by cosine; bars: 95 % intervals "
+                    f"{over_seeds(cells['seeds'])}", x=0.01, ha="left", fontsize=11)
+    return figure
 
 
 def _names(what, recipes):
