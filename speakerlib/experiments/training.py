@@ -7,19 +7,11 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from speakerlib.data.files import write_table
-from speakerlib.experiments.checkpoints import (
-    CHECKPOINT,
-    check_settings,
-    check_weights,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    save_weights,
-)
+from speakerlib.experiments import devices
+from speakerlib.experiments import training_state as kept
+from speakerlib.experiments.checkpoints import CHECKPOINT, load_checkpoint, load_weights
 from speakerlib.experiments.optimizers import OPTIMIZERS, SCHEDULES, Plateau
 
 __all__ = ["train", "machine_precision", "load_weights", "OPTIMIZERS"]
@@ -28,7 +20,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, test_interval, print_interval,
           validate=None, watch="validation_accuracy", best="max", optimizer="adam", precision="auto",
-          on_progress=None, data=None, parameter_groups=None, schedule="constant"):
+          on_progress=None, data=None, parameter_groups=None, schedule="constant", progress=True):
     """Trains the model in place, or goes on from the checkpoint in folder; returns the history (a DataFrame).
 
     compute_loss(model, step) -> (loss, dict of scalars), step = 0, 1, ...; its data must come from the step
@@ -50,6 +42,10 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     schedule: "plateau" lowers the learning rate where the training loss, meant over test_interval steps, no longer
     falls (see Plateau); the history then has a column learning_rate.
 
+    In a process of several (see devices) compute_loss computes the process's share of a step; gradients, the statistics
+    of BatchNorm and the history are those of all, as if one process had computed the step. The first process alone
+    validates, shows progress and writes files, which all must see; so it has the whole history. progress: a bar.
+
     Leaves in folder: checkpoint.pt (each test_interval steps, at an interruption, at the end), metrics.csv,
     last.safetensors, best.safetensors (with validate), tensorboard/. Leaves the model with the last weights,
     in eval mode. Hold a lock on folder if several processes may train there.
@@ -68,40 +64,44 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                 "watch": watch, "best": best,
                 "data": data or {},
                 **({} if schedule == "constant" else {"schedule": schedule})}  # as checkpoints of before have it
+    leader, several = devices.is_leader(), devices.num_processes() > 1
     if state:
-        _check_state(state, settings, model, total, folder / CHECKPOINT)
+        kept.check_state(state, settings, model, total, folder / CHECKPOINT)
         model.load_state_dict(state["weights"])
     else:
         state = {"settings": settings, "step": 0, "history": [], "totals": {}, "count": 0, "best": None}
     saved_step = state["step"]
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_derived(state, folder)  # a killed process may have left them older or newer than its checkpoint
+    if leader:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_derived(state, folder)  # a killed process may have left them older or newer than its checkpoint
     if saved_step == total:
         model.eval()
-        return _history(state)
+        return kept.history(state)
     try:
         with (_accelerated(model, settings, state, parameter_groups) as (accelerator, stepper),
-              _display(folder, saved_step, total) as show,
+              _display(folder, saved_step, total, leader, progress) as show,
               _interrupt_deferred() as interrupted):
             plateau = Plateau(stepper, state.setdefault("plateau", {})) if schedule == "plateau" else None
             model.train()
             for step in range(saved_step, total):
-                loss, scalars = compute_loss(model, step)
+                with devices.joined_statistics(model):
+                    loss, scalars = compute_loss(model, step)
                 accelerator.backward(loss)
+                told = devices.average_gradients(model.parameters(), stop=bool(interrupted))
                 stepper.step()
                 stepper.zero_grad()
                 state["step"] = step + 1
-                _add(state, {"training_loss": loss, **scalars})
+                kept.add(state, {"training_loss": loss, **scalars})
                 if plateau:
                     plateau.add(loss)
                 printing = step + 1 == total or (step + 1) % print_interval == 0
                 testing = step + 1 == total or (step + 1) % test_interval == 0
-                stopping, row = bool(interrupted), {}
+                stopping, row = (told if several else bool(interrupted)), {}
                 if printing or testing or stopping:
-                    _settle(state, folder, saved_step)
+                    kept.settle(state, folder, saved_step, accelerator.device)
                 if printing:
-                    row.update(_means(state))
-                if testing and validate is not None:
+                    row.update(kept.take_means(state))
+                if testing and validate is not None and leader:
                     row.update(_validate(model, validate, state))
                 if plateau and (step + 1) % test_interval == 0:  # the last step of all may cut an interval short
                     row["learning_rate"] = plateau.step()
@@ -109,22 +109,24 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                     state["history"].append({"step": step + 1, **row})
                 show(step + 1, row, flush=testing)
                 if testing or stopping:
-                    _save(model, stepper, state, folder)
+                    if leader:
+                        kept.save(model, stepper, state, folder)
                     saved_step = step + 1
-                elif row:
-                    _write_metrics(state, folder)
+                elif row and leader:
+                    kept.write_metrics(state, folder)
                 if row and on_progress is not None:
-                    on_progress(_history(state))
+                    on_progress(kept.history(state))
                 if stopping:
                     break
-            if interrupted:
+            devices.wait_for_all()
+            if interrupted or stopping:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Training stopped at step {state['step']} of {total}. Run the same again to "
                                 f"go on from step {saved_step}, kept in {folder}.") from None
     finally:
         model.eval()
-    return _history(state)
+    return kept.history(state)
 
 
 def machine_precision():
@@ -136,13 +138,16 @@ def machine_precision():
 
 
 @contextmanager
-def _display(folder, first_step, total):
+def _display(folder, first_step, total, leader, progress):
     """Yields show(step, row, flush): moves the progress bar and writes the row's scalars for TensorBoard."""
+    if not leader:
+        yield lambda step, row, flush: None
+        return
     from torch.utils.tensorboard import SummaryWriter
     from tqdm.auto import tqdm
 
     with (SummaryWriter(folder / "tensorboard", purge_step=first_step + 1) as board,
-          tqdm(total=total, initial=first_step, desc="training", unit="step") as bar):
+          tqdm(total=total, initial=first_step, desc="training", unit="step", disable=not progress) as bar):
         shown = {}
 
         def show(step, row, flush):
@@ -160,19 +165,13 @@ def _display(folder, first_step, total):
 @contextmanager
 def _accelerated(model, settings, state, parameter_groups):
     """Yields (accelerator, optimizer), the model placed and wrapped for its precision; unwraps it after."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # it is global: a second training of another precision would be refused
-    mixed = "bf16" if settings["precision"] == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
-    if accelerator.num_processes > 1:
-        raise RuntimeError(f"Training runs in one process; it was launched in {accelerator.num_processes}. "
-                           "Start it without a distributed launcher.")
+    accelerator = devices.open_accelerator(settings["precision"])
     model.to(accelerator.device, memory_format=torch.channels_last)
     parameters = parameter_groups(model) if parameter_groups else model.parameters()
     optimizer = OPTIMIZERS[settings["optimizer"]](parameters, lr=settings["learning_rate"])
-    model, optimizer = accelerator.prepare(model, optimizer)
+    # without accelerate's wrapper of several processes, which hides all of a model but its forward
+    model = accelerator.prepare_model(model, evaluation_mode=accelerator.num_processes > 1)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
     try:
@@ -191,7 +190,7 @@ def _interrupt_deferred():
         return
 
     def remember(number, frame):
-        if asked:
+        if asked and devices.num_processes() == 1:  # else the terminal and the launcher may both say it
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -200,31 +199,6 @@ def _interrupt_deferred():
         yield asked
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _add(state, scalars):
-    """Adds to the sums since the last row; they stay on the device, which is not waited for."""
-    state["count"] += 1
-    for name, value in scalars.items():
-        value = value.detach().double() if torch.is_tensor(value) else float(value)
-        state["totals"][name] = state["totals"].get(name, 0.0) + value
-
-
-def _settle(state, folder, saved_step):
-    """Makes plain numbers of the sums; RuntimeError if the loss is not finite."""
-    state["totals"] = {name: float(value) for name, value in state["totals"].items()}
-    loss = state["totals"]["training_loss"]
-    if not math.isfinite(loss):
-        raise RuntimeError(
-            f"The training loss became {loss} in the {state['count']} steps up to step {state['step']}, with "
-            f"learning_rate={state['settings']['learning_rate']:g}. Use a lower learning_rate and another "
-            f"folder, or look for NaN in the features. What {folder} keeps is of step {saved_step}.")
-
-
-def _means(state):
-    means = {name: total / state["count"] for name, total in state["totals"].items()}
-    state["totals"], state["count"] = {}, 0
-    return means
 
 
 def _validate(model, validate, state):
@@ -244,29 +218,6 @@ def _validate(model, validate, state):
     return scalars
 
 
-def _save(model, optimizer, state, folder):
-    state["weights"], state["optimizer"] = model.state_dict(), optimizer.state_dict()
-    save_checkpoint(state, folder)
-    _write_derived(state, folder)
-
-
-def _write_derived(state, folder):
-    """Writes the files that repeat a part of the checkpoint for others to read."""
-    if "weights" in state:
-        save_weights(state["weights"], folder / "last.safetensors")
-    if state["best"]:
-        save_weights(state["best"]["weights"], folder / "best.safetensors")
-    _write_metrics(state, folder)
-
-
-def _write_metrics(state, folder):
-    write_table(folder / "metrics.csv", _history(state))
-
-
-def _history(state):
-    return pd.DataFrame(state["history"]) if state["history"] else pd.DataFrame(columns=["step"])
-
-
 def _check_arguments(num_train_iterations, learning_rate, test_interval, print_interval, **named):
     for name, value in (("num_train_iterations", num_train_iterations), ("test_interval", test_interval),
                         ("print_interval", print_interval)):
@@ -280,11 +231,3 @@ def _check_arguments(num_train_iterations, learning_rate, test_interval, print_i
     for name, value in named.items():
         if value not in choices[name]:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices[name])}.")
-
-
-def _check_state(state, settings, model, total, path):
-    check_settings(state["settings"], settings, path)
-    check_weights(model, state["weights"], path)
-    if state["step"] > total:
-        raise ValueError(f"num_train_iterations={total}, but {path} is of step {state['step']} already. "
-                         "Ask for at least as many, or use another folder.")

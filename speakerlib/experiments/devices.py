@@ -1,0 +1,164 @@
+"""Training in several processes, one a device: each computes its share of a step, and all take the same step."""
+
+import os
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+
+import torch
+from torch import distributed
+from torch.nn.modules.batchnorm import _BatchNorm
+
+PATIENCE = timedelta(hours=2)  # for the others, while the leader validates
+
+
+def num_processes():
+    """How many processes train together, as their launcher (accelerate, torchrun) says; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_leader():
+    """Whether this process is the one that validates, shows progress and writes files."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
+def share(total, count=None, rank=None):
+    """The part of a step's `total` tasks (or clips) that this process computes: a slice; all of them in one process."""
+    count = count or num_processes()
+    rank = int(os.environ.get("RANK") or 0) if rank is None else rank
+    check_share("total", total, count)
+    return slice(rank * (total // count), (rank + 1) * (total // count))
+
+
+def check_share(name, total, count):
+    """ValueError unless the processes can share a step equally; name: the parameter that says how much it is."""
+    if total % count:
+        nearest = [str(number) for number in (total // count * count, (total // count + 1) * count) if number]
+        raise ValueError(f"{name}={total} in num_processes={count}: the processes share a step equally. Use "
+                         f"{name}={' or '.join(nearest)}, or num_processes={_divisor(total, count)}.")
+
+
+def keep_forkable(count):
+    """Call before anything asks for GPUs: torch then does so without using them, which would spoil them for forks."""
+    if count > 1:
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
+
+def open_accelerator(precision):
+    """An Accelerator for this process, of the group of processes that its launcher started, if it did.
+
+    precision: "bf16" or "fp32". RuntimeError if the launcher speaks of several processes and they cannot be found.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import InitProcessGroupKwargs
+
+    AcceleratorState._reset_state()  # it is global: a second training of another precision would be refused
+    several, neighbours = num_processes() > 1, int(os.environ.get("LOCAL_WORLD_SIZE") or 0)
+    if several and neighbours == num_processes() and os.path.exists("/sys/class/net/lo"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # processes of one computer need no other network
+    accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no",
+                              cpu=not torch.cuda.is_available(),
+                              kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)] if several else None)
+    if accelerator.num_processes != num_processes():
+        raise RuntimeError(f"{accelerator.num_processes} processes train together, and WORLD_SIZE={num_processes()}. "
+                           "Start them with `accelerate launch` or `torchrun`, which number them.")
+    return accelerator
+
+
+@contextmanager
+def joined_statistics(model):
+    """In training, each BatchNorm of the model normalises by the clips of all processes, as one process does.
+
+    (torch's SyncBatchNorm does so too, but not on a CPU.) Does nothing in one process, nor to a norm in eval mode.
+    """
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm)] if num_processes() > 1 else []
+    for norm in norms:
+        norm.forward = partial(_joined_norm, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def average_gradients(parameters, stop=False):
+    """Gives each gradient its mean over all processes, in place. Returns whether any of them was told to stop.
+
+    One message carries all: so they agree on the step after which they stop.
+    """
+    if num_processes() == 1:
+        return stop
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flag = gradients[0].new_full((1,), float(stop))
+    *means, flag = _mean_over_processes([*gradients, flag])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean)
+    return bool(flag.item() > 0)
+
+
+def average_scalars(values, device):
+    """A list of numbers, each its mean over all processes: what is written down of a step."""
+    if num_processes() == 1 or not values:
+        return values
+    total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
+    distributed.all_reduce(total)
+    return (total / num_processes()).tolist()
+
+
+def wait_for_all():
+    """Returns when all processes are here: whoever ends first would have its launcher end the others."""
+    if num_processes() > 1:
+        distributed.barrier()
+
+
+def _mean_over_processes(tensors):
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    parts = (flat / num_processes()).split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _joined_norm(norm, frames):
+    """The forward pass of a BatchNorm by the mean and variance over all processes; frames: (batch, channels, ...)."""
+    if not norm.training:
+        return type(norm).forward(norm, frames)
+    values = frames.float() if frames.dtype in (torch.bfloat16, torch.float16) else frames
+    axes, shape = [0, *range(2, frames.ndim)], [1, -1, *[1] * (frames.ndim - 2)]
+    here = values.new_full((1,), values.numel() / values.shape[1])
+    total, count = _Sum.apply(torch.cat([values.sum(axes), here])).split([values.shape[1], 1])
+    count = count.detach()
+    mean = total / count
+    centred = values - mean.view(shape)
+    variance = _Sum.apply(centred.square().sum(axes)) / count  # in two passes: no digits cancel
+    if norm.track_running_stats:
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)
+            weight = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
+            norm.running_mean.lerp_(mean.to(norm.running_mean), weight)
+            norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var), weight)
+    normal = centred * (variance + norm.eps).rsqrt().view(shape)
+    if norm.affine:
+        normal = normal * norm.weight.view(shape) + norm.bias.view(shape)
+    return normal.to(frames.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; a loss anywhere depends on what each put in, so gradients are summed likewise."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _divisor(total, count):
+    """The highest number of processes below `count` that can share `total`."""
+    return max(number for number in range(1, count) if total % number == 0)
