@@ -66,12 +66,15 @@ def test_a_run_is_found_again_by_its_parameters_and_corpus(data_folder):
     }
     assert len(others | {folder}) == 4
     assert "num_way-3" in run_folder(PROTONET, settings(num_way=3), fake_corpus()).name
+    # how many processes compute a run does not make it another one, and runs of before there were any keep their name
+    assert run_folder(PROTONET, settings(num_processes=4), fake_corpus()) == folder
 
 
 def test_a_record_says_what_was_run_on_what(data_folder):
     run = finished(0.9)
     record = read_json(run.folder / "run.json")
-    assert record["status"] == "complete" and record["parameters"] == vars(settings())
+    known = {name: value for name, value in vars(settings()).items() if name != "num_processes"}
+    assert record["status"] == "complete" and record["parameters"] == known
     assert record["corpus"]["test"] == {"speakers": 1, "utterances": 1} and record["corpus"]["hours"] == 1.0
     assert record["corpus"]["synthetic"] is True
     assert {"commit", "versions", "machine", "wall_seconds", "peak_memory_mb"} <= set(record)

@@ -63,6 +63,7 @@ PARAMETERS = {  # name: (what is expected, check)
     "target": choice(*TARGETS),
     "agreement": within(0, 1),
     "augment": choice(*AUGMENTS),
+    "num_processes": whole(1, 64),
     "init": TEXT,
     "labelled_speakers": whole(0),
     "frozen_blocks": whole(0),
@@ -92,6 +93,7 @@ PARAMETERS = {  # name: (what is expected, check)
     "keep_audio": choice(True, False),
     "min_utterances": whole(1),
 }
+NOT_OF_A_RUN = ("num_processes",)  # how a run is computed, not what: its results are the same up to rounding
 APART = {  # notebook: what it takes where that differs from PARAMETERS
     "06_short_utterance_training": {
         "encoder": choice(*RESNETS),

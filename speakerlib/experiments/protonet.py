@@ -10,13 +10,14 @@ from speakerlib.data.corpora import find_corpus
 from speakerlib.data.episodes import EpisodeSampler, default_rule
 from speakerlib.data.features import prepare_features, segment_table
 from speakerlib.data.front_ends import FRONT_ENDS, clip_size, identifier
-from speakerlib.experiments import fine_tuning
+from speakerlib.experiments import devices, fine_tuning
 from speakerlib.experiments.augmentation import TrainingFeatures
 from speakerlib.experiments.checkpoints import check_weights
 from speakerlib.experiments.evaluation import embed, episode_accuracy, transductive_accuracy
+from speakerlib.experiments.launching import train_in
 from speakerlib.experiments.parameters import checkpoint_split
 from speakerlib.experiments.pretrained import SCRATCH, read_encoder
-from speakerlib.experiments.training import load_weights, machine_precision, train
+from speakerlib.experiments.training import load_weights, machine_precision
 from speakerlib.models.encoders import build_encoder
 from speakerlib.models.objectives import prototypical_loss
 
@@ -123,6 +124,8 @@ class Experiment:
 
 def open_experiment(settings):
     """Corpus and settings; what can be refused is refused here, before features are made or anything is trained."""
+    devices.check_share("batch_size", settings.batch_size, settings.num_processes)
+    devices.keep_forkable(settings.num_processes)
     experiment = Experiment(settings, find_corpus(settings.corpus))
     experiment.initial_encoder()
     experiment.sampler("train", settings.num_way, settings.num_support, _TRAIN)
@@ -138,8 +141,9 @@ def open_experiment(settings):
 def train_protonet(experiment, run, on_progress=None):
     """Trains, or goes on training, in the run's folder. Returns (best encoder, history).
 
-    A step is batch_size tasks in one forward pass. The best checkpoint is the one with the highest accuracy on the
-    tasks of `experiment.checkpoint_split`.
+    A step is batch_size tasks in one forward pass; in several processes each computes as many of them, and the result
+    is that of one up to rounding. The best checkpoint is the one with the highest accuracy on the tasks of
+    `experiment.checkpoint_split`.
     """
     settings, features = experiment.settings, experiment.training_features
     encoder, (_, facts) = experiment.initial_encoder(), experiment.pretrained
@@ -151,19 +155,32 @@ def train_protonet(experiment, run, on_progress=None):
     def compute_loss(model, step):
         episodes = sampler.draw(step, settings.batch_size)
         ids = np.concatenate([episodes.support.ravel(), episodes.query.ravel()])
+        tasks = devices.share(settings.batch_size)
+        numbers = np.split(np.arange(len(ids)), [episodes.support.size])
+        support, query = (number.reshape(side.shape)[tasks]
+                          for number, side in zip(numbers, (episodes.support, episodes.query)))
         device = next(model.parameters()).device
         if settings.norm_statistics != fine_tuning.BATCH:
             fine_tuning.hold_statistics(model)
-        embeddings = model(features.read(ids, (settings.seed, step)).to(device)).float()
-        support = embeddings[: episodes.support.size].reshape(*episodes.support.shape, -1)
-        query = embeddings[episodes.support.size :].reshape(*episodes.query.shape, -1)
-        loss, accuracy, support_accuracy = prototypical_loss(support, query)
+        places = np.concatenate([support.ravel(), query.ravel()])
+        embeddings = model(features.read(ids, (settings.seed, step), places).to(device)).float()
+        loss, accuracy, support_accuracy = prototypical_loss(
+            embeddings[: support.size].reshape(*support.shape, -1),
+            embeddings[support.size :].reshape(*query.shape, -1))
         return loss, {"training_accuracy": accuracy, "support_accuracy": support_accuracy}
 
-    if "precision" not in run.record and not run.is_complete:
-        run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision(), init_weights=facts)
+    def describe(**more):
+        if not run.is_complete and devices.is_leader() and ("precision" not in run.record or more):
+            run.write(checkpoint_num_way=experiment.checkpoint_num_way, precision=machine_precision(),
+                      init_weights=facts, **more)
+
+    if settings.num_processes == 1:
+        describe()
+    else:
+        features.read(np.arange(1), (settings.seed, 0))  # made now if they are not there, not once a process
     try:
-        history = train(
+        history = train_in(
+            settings.num_processes,
             encoder,
             compute_loss,
             folder=run.folder,
@@ -180,8 +197,11 @@ def train_protonet(experiment, run, on_progress=None):
                   **({"init_weights": facts["sha256"]} if facts else {})},
         )
     except KeyboardInterrupt:
-        run.pause()
+        if devices.is_leader():
+            run.pause()
         raise
+    if settings.num_processes > 1:  # not before: asking a GPU for its precision spoils it for forks
+        describe(num_processes=settings.num_processes)
     load_weights(encoder, run.folder / "best.safetensors")
     return encoder, history
 

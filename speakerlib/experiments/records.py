@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from speakerlib.data.files import check_name, data_folder, project_folder, read_json, write_json
-from speakerlib.experiments.parameters import notebook_parameters
+from speakerlib.experiments.parameters import NOT_OF_A_RUN, notebook_parameters
 
 _PACKAGES = ("torch", "torchaudio", "numpy", "pandas", "accelerate", "soundfile", "soxr", "safetensors", "papermill")
 
@@ -101,7 +101,7 @@ def start_run(notebook, settings, corpus=None):
         corpus=_describe(corpus),
         commit=_commit(),
         versions=_versions(),
-        machine=_machine(),
+        machine=_machine(getattr(settings, "num_processes", 1)),
         started=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
     return run
@@ -182,8 +182,9 @@ def read_histories(results):
 
 
 def _parameters(settings, corpus):
-    """The settings by name; a corpus that was named by its folder goes by its own name."""
-    return {**vars(settings), "corpus": corpus.name} if corpus else dict(vars(settings))
+    """What a run is known by: the settings by name; a corpus that was named by its folder goes by its own name."""
+    known = {name: value for name, value in vars(settings).items() if name not in NOT_OF_A_RUN}
+    return {**known, "corpus": corpus.name} if corpus else known
 
 
 def _describe(corpus):
@@ -227,14 +228,23 @@ def _versions():
     return found
 
 
-def _machine():
+def _machine(num_processes):
     import torch
+
+    def gpu():
+        if not torch.cuda.is_available():
+            return None
+        if num_processes == 1:
+            return torch.cuda.get_device_name()
+        from accelerate.utils.environment import get_gpu_info  # which leaves it alone, so that forks can use it
+
+        return get_gpu_info()[0][0].strip()
 
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "architecture": platform.machine(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu(),
     }
 
 
