@@ -79,7 +79,7 @@ def finish(notebook, parameters, seconds=None):
 
 @pytest.fixture(scope="module")
 def workers():
-    with sweeps._workers(2) as client:
+    with sweeps._workers(2, None) as client:
         yield client
 
 
@@ -88,7 +88,7 @@ def pretended(data_folder, tmp_path, monkeypatch, workers):
     """A sweep file of three autoencoders and six runs from them, none of which really runs."""
     monkeypatch.setattr(sweep_files, "find_corpus", people)
     monkeypatch.setattr(sweeps, "execute", execute_pretended)
-    monkeypatch.setattr(sweeps, "_workers", lambda num_workers: nullcontext(workers))
+    monkeypatch.setattr(sweeps, "_workers", lambda num_workers, dashboard: nullcontext(workers))
     data_folder.mkdir()
     return write(tmp_path, STEPS)
 
