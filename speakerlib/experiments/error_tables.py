@@ -130,13 +130,15 @@ def _cells(runs, task):
         require_one(part, ["list"], f"table of {task}")
     rows["scoring"] = pd.Categorical(rows["scoring"], SCORINGS)
     rows["method"] = pd.Categorical(rows["method"], _order(rows["method"].unique()))
+    names = sorted(rows["condition"].unique(), key=lambda name: (name != "recorded", name))
+    rows["condition"] = pd.Categorical(rows["condition"], names)
     keys, cells = ["method", "scoring", "condition", "test_length"], []
     for key, part in rows.groupby(keys, dropna=False, sort=True, observed=True):
         mean, half, seeds = mean_over_seeds(part.assign(_half=np.nan), value, "_half")
         ends = (part[low].iloc[0], part[high].iloc[0]) if seeds == 1 else (max(mean - half, 0), min(mean + half, 1))
         cells.append({**dict(zip(keys, key)), "value": mean, "low": ends[0], "high": ends[1], "seeds": seeds,
                       "list": part["list"].iloc[0], "size": part["size"].iloc[0]})
-    return pd.DataFrame(cells).astype({"method": str, "scoring": str})
+    return pd.DataFrame(cells).astype({"method": str, "scoring": str, "condition": str})
 
 
 def _order(methods):
@@ -187,4 +189,4 @@ def _best(task, values):
 def _text(cell, most, best):
     fewer = f" ({cell['seeds']} seed{'s' * (cell['seeds'] > 1)})" if cell["seeds"] < most else ""
     text = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * cell[name] for name in ("value", "low", "high")))
-    return text + fewer + BEST * (best is not None and round(cell["value"], 3) == best)
+    return text + fewer + BEST * bool(best is not None and round(cell["value"], 3) == best)

@@ -80,12 +80,16 @@ def published_cells():
                         seeds=1)
 
 
-def missing_cells(cells):
-    """[(num_way, num_support)] of the nine that have no run, in any condition, or fewer seeds than others."""
-    known = cells.groupby(["num_way", "num_support"])["seeds"].min()
-    most = known.max() if len(known) else 1
-    nine = published_cells()[["num_way", "num_support"]].itertuples(index=False)
-    return [tuple(cell) for cell in nine if known.get(tuple(cell), 0) < most]
+def missing_cells(rows):
+    """[(num_way, num_support, seed)]: of the nine cells those without a run of every seed, with the first that lacks.
+
+    rows: of nine_cell_grids.
+    """
+    seeds = sorted(map(int, rows["seed"].unique()))
+    known = rows.groupby(["num_way", "num_support"])["seed"].agg(set).to_dict()
+    nine = [tuple(cell) for cell in published_cells()[["num_way", "num_support"]].itertuples(index=False)]
+    absent = {cell: [seed for seed in seeds if seed not in known.get(cell, ())] for cell in nine}
+    return [(*cell, lacking[0]) for cell, lacking in absent.items() if lacking]
 
 
 def _recipes(results, pretraining):
@@ -118,7 +122,7 @@ def _grid(kind, recipe, rows):
         rows = rows.drop_duplicates(["seed", *NAMES], keep="last").drop(columns="own")
     rows = newest(rows, ["seed", *NAMES])
     cells = [{**dict(zip(NAMES, key)), **_cell(part)} for key, part in rows.groupby(list(NAMES), sort=False)]
-    return kind, {**recipe, "seeds": sorted(rows["seed"].unique())}, pd.DataFrame(cells), rows
+    return kind, {**recipe, "seeds": sorted(map(int, rows["seed"].unique()))}, pd.DataFrame(cells), rows
 
 
 def _cell(rows):

@@ -100,7 +100,7 @@ def sweep_command(sweep, step, corpus, parameters):
     """The command of a sweep whose step runs a notebook with these parameters, but for what the step varies."""
     settings = yaml.safe_load(sweep_path(sweep).read_text(encoding="utf-8"))["steps"][step]
     cases = {name for case in settings.get("list", ()) for name in case}
-    varied = {"corpus", "print_interval", *settings.get("grid", {}), *cases}
+    varied = {"corpus", "print_interval", "num_processes", *settings.get("grid", {}), *cases}
     usual = {**notebook_parameters(settings["notebook"]), **settings.get("with", {})}
     given = [f" -p {name} {shlex.quote(str(parameters[name]))}" for name, value in usual.items()
              if name not in varied and parameters.get(name, value) != value]
@@ -117,7 +117,7 @@ def _nine_cells(kind, step):
         for grid in several or any_at_all:
             _, recipe, cells, rows = grid
             parameters = read_json(rows["folder"].iloc[0] / "run.json")["parameters"]
-            missing = _fill_nine(nine_cell_table.missing_cells(cells), step, recipe["corpus"], parameters)
+            missing = _fill_nine(nine_cell_table.missing_cells(rows), step, recipe["corpus"], parameters)
             made.append(ResultTable(name, nine_cell_table.nine_cell_caption(*grid),
                                     nine_cell_table.nine_cell_table(cells), missing,
                                     {"kind": kind, "recipe": recipe, "cells": cells}))
@@ -125,7 +125,7 @@ def _nine_cells(kind, step):
             return made
         empty = pd.DataFrame(columns=[*nine_cell_table.NAMES, "accuracy", "interval", "low", "high", "seeds"])
         return [ResultTable(name, f"{kind}: no runs yet", nine_cell_table.nine_cell_table(empty),
-                            _fill_nine([(5, 5)] if step == "one_network" else [], step, corpus or "demo", {}, True))]
+                            _fill_nine([], step, corpus or "demo", {}, True))]
     return make
 
 
@@ -135,12 +135,12 @@ def _fill_nine(missing, step, corpus, parameters, none=False):
     command = sweep_command("protonet_table", step, corpus, parameters) + f" --only {step}"
     if none:
         return f"No runs yet. All of them: {command}"
-    told = ", ".join(f"{way}-way {shot}-shot" for way, shot in missing)
-    way, shot = missing[0]
-    known = {name: value for name, value in parameters.items() if name not in ("num_way", "num_support", "corpus")
+    told = ", ".join(f"{way}-way {shot}-shot" for way, shot, _ in missing)
+    way, shot, seed = missing[0]
+    known = {name: value for name, value in parameters.items() if name not in ("num_processes", "print_interval")
              and value != notebook_parameters(PROTONET).get(name)}
     one = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in
-                  {"corpus": corpus, "num_way": way, "num_support": shot, **known}.items())
+                  {**known, "corpus": corpus, "num_way": way, "num_support": shot, "seed": seed}.items())
     return f"Missing, or of fewer seeds: {told}. All of them: {command}\nOne: speakerlib run {PROTONET}{one}"
 
 
@@ -165,7 +165,8 @@ def _ideas(corpus, only):
             found = find(results[results["corpus"] == name], pretraining)
             lines, waiting = found if isinstance(found, tuple) else (found, waiting)
             tables = comparison.help_tables(lines) if len(lines) else []
-            made += [ResultTable("pretraining", caption, table, "", {} if number else {"cells": lines})
+            made += [ResultTable("pretraining", caption, table, "",
+                                 {"cells": lines} if number == 0 and "control_steps" not in lines else {})
                      for number, (caption, table) in enumerate(tables)]
     missing = comparison.what_is_missing(pd.DataFrame(), pd.DataFrame(), corpus or "demo")
     return made or [ResultTable("pretraining", "Does pretraining help? No comparisons yet", pd.DataFrame(
@@ -177,7 +178,7 @@ def _errors(task):
         runs, made = _of_corpus(read_runs(VERIFICATION), corpus, only), []
         for recipe, cells, rows in error_tables.error_grids(runs, task):
             absent = error_tables.missing_methods(cells)
-            command = sweep_command("short_utterances", "train", recipe["corpus"], recipe["parameters"])
+            command = _fill_errors(recipe)
             missing = f"Missing: {', '.join(absent)}. Fill them: {command}" if absent else ""
             made.append(ResultTable(task, error_tables.error_caption(task, recipe, cells, rows),
                                     error_tables.error_table(task, cells), missing,
@@ -188,6 +189,14 @@ def _errors(task):
                                     f"No runs yet. Make them: {command}; one: speakerlib run {VERIFICATION}"
                                     f" -p corpus {corpus or 'demo'}")]
     return make
+
+
+def _fill_errors(recipe):
+    """The sweep that trains by this recipe and judges so: -p gives every step of a sweep the same value."""
+    trained = {name: value for name, value in recipe["parameters"].items() if name != "test_tasks"}
+    command = sweep_command("short_utterances", "train", recipe["corpus"], trained)
+    told = {name: recipe[name] for name in ("channel_family", "trials", "trials_per_speaker", "test_tasks")}
+    return command + sweep_command("short_utterances", "judge", "", told).partition("--corpus ''")[2]
 
 
 def _chosen(notebook, corpus, only):
