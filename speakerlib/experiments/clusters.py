@@ -227,10 +227,11 @@ def _tender(cluster, num_jobs, output):
         state.workers |= {str(worker.name) for worker in list(cluster.scheduler.workers.values())}
         if time.time() - state.looked < _LOOK_SECONDS:
             return
-        state.looked, jobs, queued = time.time(), dict(cluster.workers), _queued()
+        jobs = {name: job.job_id for name, job in list(cluster.workers.items())}
+        state.looked, queued = time.time(), _queued()
         if queued is None:
             return
-        gone = {name: job.job_id for name, job in jobs.items() if job.job_id not in queued}
+        gone = {name: number for name, number in jobs.items() if number not in queued}
         for name, number in gone.items():
             started = {worker for worker in state.workers if worker == name or worker.startswith(f"{name}-")}
             state.workers -= started
