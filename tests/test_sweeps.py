@@ -21,6 +21,7 @@ from speakerlib.data.corpora import import_corpus
 from speakerlib.data.files import data_folder as data_folder_now
 from speakerlib.data.files import read_json
 from speakerlib.experiments import sweep_files, sweeps
+from speakerlib.experiments.checkpoints import CHECKPOINT
 from speakerlib.experiments.records import Run, start_run
 from speakerlib.experiments.sweep_files import read_sweep
 from speakerlib.experiments.sweep_progress import estimates
@@ -66,6 +67,11 @@ def pretend(notebook, parameters, title, quiet):
             if kind == "dies once":
                 (place / kind).unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+    if (place / "comes on").exists() and (times := int((place / "comes on").read_text())):
+        (place / "comes on").write_text(str(times - 1))
+        folder = start_run(notebook, SimpleNamespace(**parameters), people(parameters["corpus"])).folder
+        (folder / CHECKPOINT).write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
     finish(notebook, parameters)
 
 
@@ -141,6 +147,14 @@ def test_a_run_that_always_kills_its_worker_fails_and_the_rest_goes_on(pretended
     summary = run_sweep(pretended).set_index("name")
     assert "killed 2 times" in summary.loc["masked seed=2", "error"]
     assert summary["status"].value_counts().to_dict() == {"done": 6, "waits": 2, "failed": 1}
+
+
+@pytest.mark.slow
+def test_a_run_that_comes_on_is_begun_as_often_as_it_takes(pretended, data_folder):
+    """Such as one that outlasts a cluster's walltime."""
+    (data_folder / "comes on").write_text("2")
+    summary = run_sweep(pretended, only="masked", overrides={"seed": 5})
+    assert summary["status"].tolist() == ["done"] and len(executed(data_folder)) == 3
 
 
 def test_a_dry_run_starts_nothing_and_says_what_is_done(pretended, data_folder, capsys):
