@@ -32,6 +32,7 @@ SWEEP_EXAMPLES = """examples:
   speakerlib sweep quick
   speakerlib sweep mae_table --only pretrain --workers 2 --threads 1
   speakerlib sweep mae_table -p num_train_iterations 10
+  speakerlib sweep mae_table --cluster slurm --cluster-options my_cluster.yaml --dry-run
 
 The files of the workbook are in notebooks/sweeps. Run again, a sweep does what is missing or failed; exit status 1
 says that there is some."""
@@ -101,6 +102,12 @@ def build_parser():
     sub.add_argument("--threads", type=int, metavar="N", help="threads of a run (default: 2, or what the cores allow)")
     sub.add_argument("--scheduler", metavar="ADDRESS", help="take the workers of a dask scheduler, such as "
                      "tcp://host:8786, instead of this computer's")
+    sub.add_argument("--cluster", choices=("local", "slurm"), default="local", help="submit the runs as jobs of Slurm "
+                     "(default: local, this computer)")
+    sub.add_argument("--cluster-options", metavar="FILE", help="queue, cores, memory, ... of the jobs (default: "
+                     "notebooks/clusters/slurm.yaml)")
+    sub.add_argument("--dashboard", metavar="HOST:PORT", help="where dask's web pages are shown (default: "
+                     "127.0.0.1:8787, to this computer alone)")
     sub.add_argument("--only", metavar="STEP", help="this step of the file, and the runs that it needs")
     sub.add_argument("--corpus", metavar="NAME", help="another corpus than the file's")
     sub.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -138,7 +145,8 @@ def sweep(options):
 
     summary = run_sweep(options.file, corpus=options.corpus, overrides=_parameters(options), only=options.only,
                         num_workers=options.workers, num_threads=options.threads, dry_run=options.dry_run,
-                        scheduler=options.scheduler)
+                        scheduler=options.scheduler, cluster=options.cluster, cluster_options=options.cluster_options,
+                        **({"dashboard": options.dashboard} if options.dashboard else {}))
     return 0 if options.dry_run or (summary["status"] == "done").all() else 1
 
 
