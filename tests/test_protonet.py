@@ -1,12 +1,15 @@
 """Chapter 05 on small corpora: refused before anything is trained, or played with what there is."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
+from speakerlib.data.files import read_json
 from speakerlib.experiments.nine_cells import nine_cells
 from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.protonet import open_experiment, train_protonet
@@ -70,3 +73,35 @@ def test_a_checkpoint_of_another_front_end_is_refused(data_folder, tmp_path):
     other = open_experiment(SimpleNamespace(**{**vars(settings), "segment_seconds": 1.01}))
     with pytest.raises(ValueError, match="other settings: data="):
         train_protonet(other, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", [
+    {}, {"augment": "I", "protocol": "as_published"}, {"norm_statistics": "unlabelled", "episode_rule": "segment"}])
+def test_two_processes_train_what_one_does(data_folder, tmp_path, monkeypatch, changed):
+    """The same tasks, channels of clips, losses, checkpoint and record; the second of two runs is not another run."""
+    settings = experiment_of(data_folder, tmp_path, {"train": 4, "validation": 3, "test": 3}, batch_size=2,
+                             num_train_iterations=6, test_interval=3, learning_rate=1e-5, **changed)
+    for module in ("protonet", "training"):  # bfloat16 would round too much away to compare
+        monkeypatch.setattr(f"speakerlib.experiments.{module}.machine_precision", lambda: "fp32")
+    histories, records = [], []
+    for count in (1, 2):
+        asked = SimpleNamespace(**{**vars(settings), "num_processes": count})
+        experiment = open_experiment(asked)
+        run = start_run("05_protonet_training", asked, experiment.corpus)
+        histories.append(train_protonet(experiment, run)[1])
+        records.append(read_json(run.folder / "run.json"))
+        shutil.rmtree(run.folder)
+    pd.testing.assert_frame_equal(*histories, check_exact=False, rtol=1e-4)  # less at a usual learning rate: Adam
+    # makes whole steps of gradients that are nothing but rounding
+    assert records[1].pop("num_processes") == 2 and "num_processes" not in records[1]["parameters"]
+    for name in ("run", "parameters", "precision", "checkpoint_num_way", "init_weights", "machine"):
+        assert records[0][name] == records[1][name], name
+    assert set(records[0]) == set(records[1])
+
+
+def test_tasks_that_cannot_be_shared_equally_are_refused_before_training(data_folder, tmp_path):
+    settings = experiment_of(data_folder, tmp_path, {"train": 4, "validation": 2, "test": 3}, batch_size=3,
+                             num_processes=2)
+    with pytest.raises(ValueError, match="batch_size=3 in num_processes=2.*batch_size=2 or 4, or num_processes=1"):
+        open_experiment(settings)

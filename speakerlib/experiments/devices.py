@@ -102,7 +102,7 @@ def average_scalars(values, device):
     if num_processes() == 1 or not values:
         return values
     total = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
+    _add_up(total)
     return (total / num_processes()).tolist()
 
 
@@ -114,9 +114,17 @@ def wait_for_all():
 
 def _mean_over_processes(tensors):
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    distributed.all_reduce(flat)
+    _add_up(flat)
     parts = (flat / num_processes()).split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _add_up(tensor):
+    """Sums a tensor over all processes, in place. ConnectionError where another one has gone."""
+    try:
+        distributed.all_reduce(tensor)
+    except RuntimeError as error:
+        raise ConnectionError(f"Another process of this training has ended ({str(error).splitlines()[0]}).") from error
 
 
 def _joined_norm(norm, frames):
@@ -149,13 +157,13 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tensor):
         total = tensor.clone()
-        distributed.all_reduce(total)
+        _add_up(total)
         return total
 
     @staticmethod
     def backward(ctx, gradient):
         total = gradient.contiguous().clone()
-        distributed.all_reduce(total)
+        _add_up(total)
         return total
 
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import torch
 
+from speakerlib.data.files import atomic_path, read_json
 from speakerlib.experiments import devices
 from speakerlib.experiments.checkpoints import load_checkpoint
 from speakerlib.experiments.training import train
@@ -49,11 +50,13 @@ def train_in(num_processes, model, compute_loss, *, folder, num_train_iterations
 
 def check_launcher():
     """RuntimeError where a launcher's processes cannot train together."""
+    from IPython import get_ipython
+
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise RuntimeError("`accelerate launch` started one process, not several: on CPUs it has to be told "
-                           "--multi_gpu in place of --cpu (no GPU is needed). Or, without it: speakerlib train ... "
-                           "-p num_processes 2")
-    if devices.num_processes() > 1 and "ipykernel" in sys.modules and _OWN not in os.environ:
+        raise RuntimeError("`accelerate launch` started one process, not several: on CPUs they have to be asked "
+                           "for by --multi_gpu in place of --cpu (no GPU is needed). Or without a launcher: "
+                           "speakerlib train ... -p num_processes 2")
+    if devices.num_processes() > 1 and hasattr(get_ipython(), "kernel") and _OWN not in os.environ:
         raise RuntimeError(f"A launcher started {devices.num_processes()} processes, and each runs a notebook. Launch "
                            "`-m speakerlib train NOTEBOOK`, which trains without it, then run the notebook alone.")
 
@@ -103,24 +106,19 @@ def _launch(function, count, folder, total, on_progress):
         try:
             with _handlers_kept(), _quiet("torch.distributed.elastic"), redirect_stdout(io.StringIO()):
                 notebook_launcher(_in_fork, (function, notes, stdout), count, use_port=str(_free_port()))
-        except SignalException as stopped:
-            _raise_first(notes)
-            raise KeyboardInterrupt(f"Training stopped ({stopped.sigval.name}). Run the same again to go on from the "
-                                    f"last checkpoint in {folder}.") from None
+        except SignalException:
+            said = _note_of(notes, "KeyboardInterrupt")  # none if it had not begun
+            raise KeyboardInterrupt(said or f"Stopped. Run the same again to go on from what is in {folder}.") from None
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            if failure.exitcode < 0:
-                raise RuntimeError(f"Process {rank} of {count} was killed ({signal.Signals(-failure.exitcode).name}); "
-                                   "was there memory enough? Try fewer processes. The same again goes on from the "
-                                   f"last checkpoint in {folder}.") from None
-            _raise_first(notes)
-            raise
-        _raise_first(notes)
+            _raise_first(notes, count, folder)
+            raise RuntimeError(f"{count} processes could not train together: {error}") from None
 
 
 def _in_fork(function, notes, stdout):
     """What each fork does. An error is left as a note: the launcher would make a long text of it."""
     sys.stdout = stdout
+    for name in _CAUGHT:  # here they end the process, until train() waits for the step to end
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
     os.environ[_OWN] = os.environ["RANK"]
     if not torch.cuda.is_available():
         os.environ["OMP_NUM_THREADS"] = "1"
@@ -130,17 +128,28 @@ def _in_fork(function, notes, stdout):
         torch.distributed.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
         kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins").__name__
-        note = {"kind": kind, "text": str(error) or kind}
-        Path(notes, f"{os.environ['RANK']}.json").write_text(json.dumps(note))
-        if not isinstance(error, KeyboardInterrupt):  # which all come to together
-            sys.exit(1)
+        with atomic_path(Path(notes, f"{os.environ['RANK']}.json")) as path:
+            path.write_text(json.dumps({"kind": kind, "text": str(error) or kind}))
+        sys.exit(1)
 
 
-def _raise_first(notes):
-    """Raises the first error that a fork left; the others may only say that it went."""
-    for path in sorted(Path(notes).glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
-        note = json.loads(path.read_text())
-        raise getattr(builtins, note["kind"])(note["text"])
+def _raise_first(notes, count, folder):
+    """Raises what a fork left a note of; of those that only saw another one go, what became of that one."""
+    paths = sorted(Path(notes).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    for note in map(read_json, paths):
+        if note["kind"] != "ConnectionError":
+            raise getattr(builtins, note["kind"])(note["text"])
+    gone = sorted(set(map(str, range(count))) - {path.stem for path in paths})
+    if gone:
+        raise RuntimeError(f"Process {', '.join(gone)} of {count} (the first is 0) was killed; was there memory "
+                           "enough? Try fewer processes. The same again goes on from the last checkpoint in "
+                           f"{folder}.")
+
+
+def _note_of(notes, kind):
+    """The text of the first note of a kind of error; None if there is none."""
+    found = [read_json(path) for path in Path(notes).glob("*.json")]
+    return next((note["text"] for note in found if note["kind"] == kind), None)
 
 
 def _check_forks(count):
