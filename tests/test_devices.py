@@ -210,6 +210,19 @@ def test_only_the_first_process_writes(tmp_path):
     assert names == {"checkpoint.pt", "metrics.csv", "last.safetensors", "best.safetensors", "tensorboard"}
 
 
+def test_processes_of_one_computer_listen_on_loopback_alone(tmp_path):
+    psutil = pytest.importorskip("psutil")
+
+    def look():
+        found = [connection.laddr.ip for connection in psutil.Process().net_connections()
+                 if connection.status == psutil.CONN_LISTEN]
+        (tmp_path / "listening.json").write_text(json.dumps(found))
+
+    run(tmp_path / "run", 2, loss=at(5, 1, look))
+    listening = json.loads((tmp_path / "listening.json").read_text())
+    assert listening and set(listening) == {"127.0.0.1"}
+
+
 def test_shares_are_the_whole_in_order_and_uneven_ones_are_refused():
     for count in (1, 2, 3, 6):
         assert [task for rank in range(count) for task in list(range(6))[devices.share(6, count, rank)]] == [*range(6)]

@@ -104,8 +104,9 @@ def _launch(function, count, folder, total, on_progress):
     stdout = sys.stdout
     with tempfile.TemporaryDirectory(prefix="speakerlib-") as notes, _watched(folder, total, count, on_progress):
         try:
-            with _handlers_kept(), _quiet("torch.distributed.elastic"), redirect_stdout(io.StringIO()):
-                notebook_launcher(_in_fork, (function, notes, stdout), count, use_port=str(_free_port()))
+            with (_handlers_kept(), _quiet("torch.distributed.elastic"), redirect_stdout(io.StringIO()),
+                  _meeting_place() as port):
+                notebook_launcher(_in_fork, (function, notes, stdout), count, use_port=str(port))
         except SignalException:
             said = _note_of(notes, "KeyboardInterrupt")  # none if it had not begun
             raise KeyboardInterrupt(said or f"Stopped. Run the same again to go on from what is in {folder}.") from None
@@ -226,7 +227,16 @@ def _quiet(name):
             logger.setLevel(level)
 
 
-def _free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+@contextmanager
+def _meeting_place():
+    """Yields the port where the forks find each other, on this computer alone; torch's own is open to the network.
+
+    The launcher asks for a store of several tenants, and so is given the one that this process has at that port.
+    """
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        store = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, multi_tenant=True,
+                                           wait_for_workers=False, master_listen_fd=listening.detach())
+    yield port
+    del store
