@@ -24,7 +24,7 @@ from speakerlib.experiments import sweep_files, sweeps
 from speakerlib.experiments.checkpoints import CHECKPOINT
 from speakerlib.experiments.records import Run, start_run
 from speakerlib.experiments.sweep_files import read_sweep
-from speakerlib.experiments.sweep_progress import estimates
+from speakerlib.experiments.sweep_progress import _together, estimates
 from speakerlib.experiments.sweeps import run_sweep
 from speakerlib.experiments.workbook import run_notebook
 
@@ -107,7 +107,8 @@ def test_a_failed_run_is_a_row_what_needs_it_waits_and_the_rest_goes_on(pretende
     (data_folder / "raises").write_text("masked seed=1")
     assert cli.main(["sweep", str(pretended), "--workers", "2"]) == 1
     said = capsys.readouterr().out
-    assert "failed: masked seed=1: so it is\n" in said and "failed.ipynb" in said and "same command" in said
+    assert said.count("failed: masked seed=1 (cell 7): so it is\n") == 2  # when it happened, and at the end
+    assert "failed.ipynb" in said and "same command" in said
     summary = pd.read_csv(data_folder / "sweeps" / "some" / "summary.csv").set_index("name")
     assert summary["status"].value_counts().to_dict() == {"done": 6, "waits": 2, "failed": 1}
     assert summary.loc["masked seed=1", ["status", "cell"]].tolist() == ["failed", 7]
@@ -142,10 +143,10 @@ def test_a_worker_that_dies_is_tried_again_once(pretended, data_folder):
     assert executed(data_folder).count("masked seed=0") == 2
 
 
-def test_a_run_that_always_kills_its_worker_fails_and_the_rest_goes_on(pretended, data_folder):
+def test_a_run_that_always_kills_its_worker_fails_and_the_rest_goes_on(pretended, data_folder, capsys):
     (data_folder / "dies").write_text("masked seed=2")
     summary = run_sweep(pretended).set_index("name")
-    assert "killed 2 times" in summary.loc["masked seed=2", "error"]
+    assert "killed 2 times" in summary.loc["masked seed=2", "error"] and "nan" not in capsys.readouterr().out
     assert summary["status"].value_counts().to_dict() == {"done": 6, "waits": 2, "failed": 1}
 
 
@@ -195,6 +196,13 @@ def test_time_is_learnt_from_the_nearest_run_of_the_kind_in_proportion_to_its_si
 
     assert guess(num_train_iterations=2000) == 200.0 and guess(num_train_iterations=100) == 20.0
     assert guess(segment_seconds=3.0) is None
+
+
+def test_an_estimate_is_no_less_than_the_longest_chain_of_runs(pretended, data_folder):
+    runs = read_sweep(pretended).runs
+    seconds = {run.folder: 100.0 if run.step == "masked" else 10.0 for run in runs}
+    assert _together(runs, seconds, 40.0, 2) == 180.0 and _together(runs, seconds, 40.0, 9) == 110.0
+    assert _together(runs, dict.fromkeys(seconds), 40.0, 100) == 80.0
 
 
 def test_the_same_sweep_cannot_be_at_work_twice(pretended, data_folder):

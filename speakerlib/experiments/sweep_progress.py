@@ -38,7 +38,7 @@ def overview(sweep, runs, missing, seconds, num_workers, num_threads):
     text += f" {len(missing)} to do, {num_workers} at once with {num_threads} threads each"
     if not known:
         return f"{text}; how long they take is not known yet, since none of their kind is complete."
-    text += f": about {duration(sum(known) / len(known) * len(missing) / num_workers)}"
+    text += f": about {duration(_together(missing, seconds, sum(known) / len(known), num_workers))}"
     if len(known) < len(missing):
         text += f" (guessed for {len(missing) - len(known)}, since none of their kind is complete)"
     return f"{text}."
@@ -143,8 +143,11 @@ class Board:
         if spent > 0:
             print(f"{duration(spent)} of runs in {duration(seconds)}, {self.num_workers} at once: "
                   f"{spent / seconds / self.num_workers:.0%} of the workers' time.")
-        for row in summary[summary["status"] == "failed"].to_dict("records"):
-            print(f"failed: {row['name']}: {row['error']}" + (f"\n  {row['executed']}" if row["executed"] else ""))
+        for row in summary[summary["status"] == "failed"].astype(object).to_dict("records"):
+            where = "" if pd.isna(row["cell"]) else f" (cell {row['cell']:.0f})"
+            print(f"failed: {row['name']}{where}: {row['error']}")
+            if isinstance(row["executed"], str) and row["executed"]:
+                print(f"  {row['executed']}")
         commits = summary["commit"].dropna().unique()
         if len(commits) > 1:
             print(f"The complete runs were made with {len(commits)} versions of the code: {', '.join(commits)}.")
@@ -160,6 +163,16 @@ class Board:
         left = sum(max(0.0, (self.estimates[run.folder] or mean) - (now - self.started.get(name, now)))
                    for name, run in self.left.items())
         return left / self.num_workers
+
+
+def _together(missing, seconds, mean, num_workers):
+    """Seconds that the runs take, several at once; no less than a run and those that it needs, one after another."""
+    chains = {}
+    for run in missing:  # each after the one it needs
+        own = mean if seconds[run.folder] is None else seconds[run.folder]
+        chains[run.folder] = own + chains.get(run.needs, 0.0)
+    total = sum(chains[run.folder] - chains.get(run.needs, 0.0) for run in missing)
+    return max(total / num_workers, *chains.values())
 
 
 def _kind(notebook, parameters):
