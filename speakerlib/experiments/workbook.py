@@ -107,6 +107,7 @@ def _execute(notebook, parameters, folder, title, quiet):
     folder.mkdir(parents=True, exist_ok=True)
     finished = threading.Event()
     seconds = 1.0 if sys.stderr.isatty() else 15.0  # a log file gets a line now and then
+    steps = parameters.get("num_train_iterations")
     with tqdm(
         total=len(code_cells) + 1,  # papermill adds one
         desc=title,
@@ -114,7 +115,7 @@ def _execute(notebook, parameters, folder, title, quiet):
         disable=quiet,
         bar_format="{l_bar}{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]",
     ) as bar:
-        watcher = threading.Thread(target=_watch_training, args=(bar, folder, seconds, finished), daemon=True)
+        watcher = threading.Thread(target=_watch_training, args=(bar, folder, steps, seconds, finished), daemon=True)
         watcher.start()
         try:
             with _kernel_sockets() as config:
@@ -153,12 +154,14 @@ def _kernel_sockets():
         yield Config({"KernelManager": sockets, "NotebookClient": {"extra_arguments": quiet}})
 
 
-def _watch_training(bar, folder, seconds, finished):
+def _watch_training(bar, folder, steps, seconds, finished):
     """Shows the last step that a training notebook wrote to its metrics."""
     metrics, started = folder / "metrics.csv", time.time()
     while not finished.wait(seconds):
         if metrics.exists() and metrics.stat().st_mtime > started:
-            bar.set_postfix_str(f"step {metrics.read_text().splitlines()[-1].split(',')[0]}", refresh=False)
+            step = metrics.read_text().splitlines()[-1].split(",")[0]
+            if step.isdigit():  # and not the header alone
+                bar.set_postfix_str(f"step {step} of {steps}", refresh=False)
         bar.refresh()
 
 
