@@ -1,4 +1,4 @@
-"""Run records of chapters 04 and 05 that were never run, for the tests of tables and pictures."""
+"""Run records of chapters 04 to 07 that were never run, for the tests of tables and pictures."""
 
 from types import SimpleNamespace
 from zlib import crc32
@@ -10,6 +10,7 @@ from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.records import start_run
 
 PRETRAINING, PROTONET = "04_mae_pretraining", "05_protonet_training"
+SHORT, VERIFICATION = "06_short_utterance_training", "07_verification_and_identification"
 SPEAKERS = [f"speaker{number:02d}" for number in range(20)]
 
 
@@ -60,3 +61,40 @@ def protonet(accuracy=0.6, gain=0.0, spread=0.0, episodes="tasks", by_speaker=Tr
             run.folder / "metrics.csv", index=False)
     run.finish(rows)
     return run
+
+
+def judged(eer=0.1, accuracy=0.8, trained_seed=0, trial_list="aaaa", run_seed=0, training=None, spread=0.0,
+           **objective):
+    """A complete run of chapter 07; its encoder is of chapter 06, with this objective, or untrained.
+
+    spread: how much its accuracies and errors by speaker differ from those of other runs, by chance.
+    """
+    name = "-".join(map(str, (*objective.values(), *(training or {}).values(), trained_seed, trial_list)))
+    run = start_run(VERIFICATION, settings(VERIFICATION, init=name or "untrained", seed=run_seed), corpus())
+    facts = {"kind": "untrained", "run": "untrained", "encoder": "resnet34", "width": 0.25, "seed": 0}
+    if objective:
+        parameters = {**notebook_parameters(SHORT), **objective, **(training or {}), "seed": trained_seed}
+        facts = {"kind": SHORT, "run": name, "parameters": parameters, **parameters}
+    run.write(speaker_encoder=facts)
+    rows, own = [], np.random.default_rng(crc32(run.folder.name.encode()))
+
+    def each_speaker(share):
+        values = share + spread * own.standard_normal(len(SPEAKERS))
+        return dict(zip(SPEAKERS, (values - values.mean() + share).tolist()))
+
+    for condition, more in (("recorded", 0.0), ("changed", 0.15)):
+        shared = {"condition": condition, "channel_family": None if condition == "recorded" else "I"}
+        for scoring in ("cosine", "centred", "s-norm"):
+            for length in (None, 200, 100):
+                error = eer + more + (0.05 if length == 100 else 0)
+                rows.append({"task": "verification", **shared, "scoring": scoring, "test_length": length,
+                             "enroll_length": None, "trial_list": f"{trial_list}{length}", "eer": error,
+                             "eer_low": error - 0.02, "eer_high": error + 0.02, "targets": 400, "non_targets": 400,
+                             "by_speaker": each_speaker(1 - error)})
+            for length in (50, 100, 200, 300):
+                share = accuracy - more + length / 5000
+                rows.append({"task": "identification", **shared, "scoring": scoring, "test_length": length,
+                             "enroll_length": 500, "num_way": 20, "num_support": 1, "num_query": 5, "accuracy": share,
+                             "interval": 0.01, "low": share - 0.03, "high": share + 0.03, "tasks": 200,
+                             "episodes": f"{trial_list}{length}", "by_speaker": each_speaker(share)})
+    run.finish(rows)

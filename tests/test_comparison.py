@@ -236,6 +236,6 @@ def test_every_parameter_is_part_of_the_control_or_of_the_idea():
     assert set(notebook_parameters(PRETRAINING)) == pretraining
     shared = {name.removeprefix("trained_") for name in ideas.BUDGET} - {"corpus_fingerprint", "synthetic"}
     own = {name for name in ideas.TREATMENT if not name.startswith("start_")} - {"pretrained"}
-    assert set(notebook_parameters(PROTONET)) == shared | own | {"init", "seed", "print_interval"}
+    assert set(notebook_parameters(PROTONET)) == shared | own | {"init", "seed", "print_interval", "num_processes"}
     assert {**notebook_parameters(PROTONET), **ideas.PLAIN} == notebook_parameters(PROTONET)
     assert {**notebook_parameters(PRETRAINING), **ideas.PLAIN_START} == notebook_parameters(PRETRAINING)

@@ -140,7 +140,8 @@ def test_a_failing_notebook_names_its_cell_and_leaves_what_it_did(demo):
 
 
 def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, monkeypatch, capsys):
-    shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK, "06_short_utterance_training": QUICK}
+    shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK,
+               "06_short_utterance_training": QUICK}
     quick = tuple((name, {**parameters, **shorter.get(name, {})}) for name, parameters in STEPS)
     monkeypatch.setattr("speakerlib.experiments.workbook.STEPS", quick)
     run_workbook(str(so762))

@@ -7,12 +7,17 @@ import pandas as pd
 
 from speakerlib.data.files import atomic_path, check_name, project_folder
 from speakerlib.experiments.ideas import PLAIN_AUTOENCODER, PLAIN_START, plain
+from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
 from speakerlib.experiments.pretrained import SCRATCH
+from speakerlib.experiments.query_lengths import OBJECTIVE
 from speakerlib.experiments.records import read_runs
+from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
+from speakerlib.experiments.verify import NOTEBOOK as VERIFICATION
 
 PROTONET = "05_protonet_training"
-TABLES = ("tables.md", "pretraining.md")  # what chapter 08 writes
+TABLES = ("tables.md", "pretraining.md", "short_utterances.md")  # what chapter 08 writes
+_DEFAULT_OBJECTIVE = (*OBJECTIVE, "encoder", "width", "front_end", "seed")  # of chapter 06's pictures
 DIGITS = 9  # of the numbers in published records and curves: fewer would round a printed one the other way
 
 
@@ -20,9 +25,10 @@ def publish(corpus):
     """Fills figures/<corpus>/ from the complete runs on that corpus; returns the folder.
 
     Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs
-    (see ideas.plain): where several are alike, of the one that trained on most tasks. What other runs bring, chapter
-    08 shows. records/ holds the record of every run, its numbers to nine digits; and the training curves that a
-    picture shows: of work A's autoencoders with any mask, and of the plain runs of chapter 05.
+    (see ideas.plain), of chapter 06 those of its default objective, as recorded and through channels, of chapter 07
+    those of these encoders: where several are alike, of the one that trained on most tasks. What other runs bring,
+    chapter 08 shows. records/ holds the record of every run, its numbers to nine digits; and the training curves that
+    a picture shows: of work A's autoencoders with any mask, and of the plain runs of chapter 05.
 
     FileNotFoundError if no run on the corpus is complete.
     """
@@ -50,7 +56,7 @@ def publish(corpus):
 
 def shown(runs):
     """File name prefix -> the run (a dict) whose pictures have it, of the rows of read_runs()."""
-    plain_runs, chosen = _plain(runs), {}
+    plain_runs, chosen, default = _plain(runs), {}, notebook_parameters(SHORT_UTTERANCES)
     for run in runs.to_dict("records"):
         prefix = run["notebook"][:2]
         if run.get("front_end") == "log_mel":  # tried as an idea only
@@ -65,9 +71,20 @@ def shown(runs):
                 continue
             prefix += f"_{run['front_end']}_{run['segment_seconds']:g}s_{run['protocol']}"
             prefix += "_pretrained" * (run["init"] != SCRATCH)
+        elif run["notebook"] in (SHORT_UTTERANCES, VERIFICATION):
+            trained = run if run["notebook"] == SHORT_UTTERANCES else _judged(run)
+            if not trained or any(trained[name] != default[name] for name in _DEFAULT_OBJECTIVE):
+                continue
+            prefix += f"_through_channels_{trained['augment']}" * (trained["augment"] != "none")
         if prefix not in chosen or _rank(run) > _rank(chosen[prefix]):
             chosen[prefix] = run
     return chosen
+
+
+def _judged(run):
+    """The parameters that the encoder of a run of chapter 07 was trained with, if that was chapter 06."""
+    facts = run["record"].get("speaker_encoder") or {}
+    return facts.get("parameters") if facts.get("kind") == SHORT_UTTERANCES else None
 
 
 def _plain(runs):
@@ -85,7 +102,9 @@ def _with_shown_curves(runs):
 
 def _rank(run):
     """The longest training; else the last that was made."""
-    tasks = run["num_train_iterations"] * run["batch_size"] if run["notebook"] in (PRETRAINING, PROTONET) else 0
+    trained = (_judged(run) or {}) if run["notebook"] == VERIFICATION else run
+    tasks = trained["num_train_iterations"] * (trained.get("batch_size") or 1) if (
+        run["notebook"] in (PRETRAINING, PROTONET, SHORT_UTTERANCES, VERIFICATION)) else 0
     return tasks, run.get("finished") or "", run["run"]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from speakerlib.data.files import atomic_path, read_json
-from speakerlib.experiments import comparison, error_tables, mask_table, nine_cell_table
+from speakerlib.experiments import comparison, error_tables, mask_table, nine_cell_table, objective_table
 from speakerlib.experiments.latex import HEAD, latex
 from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
@@ -191,6 +191,23 @@ def _errors(task):
     return make
 
 
+def _objectives(corpus, only):
+    made = []
+    for recipe, lines, rows in objective_table.objective_grids(_of_corpus(read_runs(VERIFICATION), corpus, only)):
+        absent = error_tables.missing_methods(lines)
+        missing = f"Missing: {', '.join(absent)}. Fill them: {_fill_errors(recipe)}" if absent else ""
+        made.append(ResultTable("objectives", objective_table.objective_caption(recipe, lines, rows),
+                                objective_table.value_table(lines), missing, {"recipe": recipe, "cells": lines}))
+        for method in objective_table.CLAIMED:
+            table = objective_table.difference_table(lines, method)
+            if len(table):
+                caption = f"Differences of {method}, in points, {recipe['training']}"
+                made.append(ResultTable("objectives", caption, table))
+    command = sweep_command("short_utterances", "train", corpus or "demo", {})
+    return made or [ResultTable("objectives", "Objectives for short utterances: no runs yet", pd.DataFrame(
+        columns=["accuracy, 1 s", "EER, 1 s"]).rename_axis("objective"), f"No runs yet. Make them: {command}")]
+
+
 def _fill_errors(recipe):
     """The sweep that trains by this recipe and judges so: -p gives every step of a sweep the same value."""
     trained = {name: value for name, value in recipe["parameters"].items() if name != "test_tasks"}
@@ -232,4 +249,6 @@ TABLES = {  # name: (what it shows, the notebook whose runs fill it, function)
     "verification": ("Work B: equal error rates, whole and short tests", VERIFICATION, _errors("verification")),
     "identification": ("Work B: identification of unseen speakers by the length of the query", VERIFICATION,
                        _errors("identification")),
+    "objectives": ("Work B's claim: its objectives on short queries, paired over speakers and seeds", VERIFICATION,
+                   _objectives),
 }

@@ -7,6 +7,7 @@ from speakerlib.experiments.error_tables import over_seeds
 from speakerlib.experiments.ideas import plain
 from speakerlib.experiments.mask_table import caption
 from speakerlib.experiments.nine_cell_table import A_CELL, ONE_NETWORK, nine_cell_grids, published_cells
+from speakerlib.experiments.objective_table import UNTRAINED, error_panels
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_histories
 from speakerlib.experiments.tables import RECIPE, describe, has_curve, over_what, recipes
@@ -54,6 +55,8 @@ def table_figures(result_table):
         return {}
     if name == "pretraining":
         return {f"_{picture}": figure for picture, figure in difference_pictures(facts["cells"]).items()}
+    if name == "objectives":
+        return plot_objectives(**facts)
     if name == "masks":
         title = caption(facts["recipe"], facts["cells"]).replace(", pretraining", ",\npretraining")
         return {"": plot_mask_table(facts["cells"], title)}
@@ -92,6 +95,25 @@ def _plot_errors(task, recipe, cells):
     figure.suptitle(f"{recipe['corpus']}, {recipe['training']}\nscored by cosine; bars: 95 % intervals "
                     f"{over_seeds(cells['seeds'])}", x=0.01, ha="left", fontsize=11)
     return figure
+
+
+def plot_objectives(recipe, cells):
+    """{end of a file name: figure}: errors by the length of the test, a line an objective, a panel a condition.
+
+    recipe, cells: of objective_table.objective_grids.
+    """
+    trained = recipe["parameters"]
+    end = "_".join(f"{name}-{trained[name]}" for name in ("augment", "num_train_iterations") if name in trained)
+    figures = {}
+    for task, what in (("identification", f"{recipe['nb_class_test']:.0f}-way identification error (%)"),
+                       ("verification", "equal error rate (%)")):
+        chance = 1 - 1 / recipe["nb_class_test"] if task == "identification" else 0.5
+        figure = plot_lengths_by_condition(error_panels(cells, task), what, chance)
+        seeds = sorted(set(cells.loc[cells["method"] != UNTRAINED, "seeds"])) or [1]
+        figure.suptitle(f"{recipe['corpus']}, {recipe['training']}\nbars: 95 % intervals over speakers and seeds "
+                        f"({' or '.join(map(str, seeds))} seeds an objective)", x=0.01, ha="left", fontsize=11)
+        figures[f"_{task}_{end}".rstrip("_")] = figure
+    return figures
 
 
 def _names(what, recipes):
