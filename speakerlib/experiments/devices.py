@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from torch import distributed
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 PATIENCE = timedelta(hours=2)  # for the others, while the leader validates
@@ -131,40 +132,59 @@ def _joined_norm(norm, frames):
     """The forward pass of a BatchNorm by the mean and variance over all processes; frames: (batch, channels, ...)."""
     if not norm.training:
         return type(norm).forward(norm, frames)
-    values = frames.float() if frames.dtype in (torch.bfloat16, torch.float16) else frames
-    axes, shape = [0, *range(2, frames.ndim)], [1, -1, *[1] * (frames.ndim - 2)]
-    here = values.new_full((1,), values.numel() / values.shape[1])
-    total, count = _Sum.apply(torch.cat([values.sum(axes), here])).split([values.shape[1], 1])
-    count = count.detach()
-    mean = total / count
-    centred = values - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(axes)) / count  # in two passes: no digits cancel
+    normal, mean, variance, count = _JoinedNorm.apply(frames, norm.weight, norm.bias, norm.eps)
     if norm.track_running_stats:
         with torch.no_grad():
             norm.num_batches_tracked.add_(1)
             weight = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
             norm.running_mean.lerp_(mean.to(norm.running_mean), weight)
             norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var), weight)
-    normal = centred * (variance + norm.eps).rsqrt().view(shape)
-    if norm.affine:
-        normal = normal * norm.weight.view(shape) + norm.bias.view(shape)
-    return normal.to(frames.dtype)
+    return normal
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; a loss anywhere depends on what each put in, so gradients are summed likewise."""
+class _JoinedNorm(torch.autograd.Function):
+    """Batch normalisation (Ioffe & Szegedy 2015) over the clips of all processes, each with its own part of them.
 
-    @staticmethod
-    def forward(ctx, tensor):
-        total = tensor.clone()
-        _add_up(total)
-        return total
+    What is large is done by torch's own kernels, by statistics taken as given; between processes go a few numbers a
+    channel: in forward the sums of values and of squared deviations, in backward those of the gradient, and of the
+    gradient times the normalised value.
+    """
 
     @staticmethod
-    def backward(ctx, gradient):
-        total = gradient.contiguous().clone()
+    def forward(ctx, frames, weight, bias, eps):
+        unused = frames.new_zeros((2, frames.shape[1]), dtype=torch.promote_types(frames.dtype, torch.float32))
+        mean, variance = torch.batch_norm_update_stats(frames, *unused, 0.0)  # in float32, since these are
+        here = frames.numel() // frames.shape[1]
+        total = torch.cat([mean * here, mean.new_full((1,), here)])
         _add_up(total)
-        return total
+        count = total[-1]
+        joint = total[:-1] / count
+        variance = here * (variance + (mean - joint).square())
+        _add_up(variance)
+        variance = variance / count
+        ctx.save_for_backward(frames, weight, joint, variance, count)
+        ctx.eps = eps
+        normal = functional.batch_norm(frames, joint, variance, weight, bias, training=False, eps=eps)
+        ctx.mark_non_differentiable(joint, variance, count)
+        return normal, joint, variance, count
+
+    @staticmethod
+    def backward(ctx, gradient, *_):
+        frames, weight, mean, variance, count = ctx.saved_tensors
+        held, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient.to(frames.dtype), frames, weight, mean, variance, None, None, False, ctx.eps, [True, True, True])
+        total = torch.cat([for_weight, for_bias]) / count
+        _add_up(total)
+        along, level = total.chunk(2)  # what the statistics themselves owe to each value
+        scale = (variance + ctx.eps).rsqrt()
+        slope = along * scale * scale
+        offset = level * scale - slope * mean
+        if weight is not None:
+            slope, offset = slope * weight, offset * weight
+        shape = [1, -1, *[1] * (frames.ndim - 2)]
+        slope, offset = slope.view(shape).to(frames.dtype), offset.view(shape).to(frames.dtype)
+        held.sub_(offset).addcmul_(frames, slope, value=-1)
+        return (held, None, None, None) if weight is None else (held, for_weight, for_bias, None)
 
 
 def _divisor(total, count):
