@@ -44,12 +44,19 @@ def test_a_difference_is_that_of_the_means_and_is_judged_by_what_is_wanted(data_
     for seed in range(3):
         judged(accuracy=0.7, eer=0.2, trained_seed=seed, **SOFTMAX)
         judged(accuracy=0.75, eer=0.18, trained_seed=seed, **BOTH)
-    table = difference_table(lines(), "prototypical + global")
+    table = difference_table(lines())
     line = table.loc["changed: prototypical + global less softmax"]
     assert line["accuracy, 1 s"] == "+5.0 (+5.0 to +5.0) better" and line["EER, 2 s"] == "-2.0 (-2.0 to -2.0) better"
     back = paired_lines(lines(), "softmax", "prototypical + global")
     assert set(back["better"]) == {False} and set(back["seeds"]) == {3}
     assert len(back) == 2 * (4 + 3)  # conditions x lengths, those of whole utterances too
+
+
+def test_each_pair_is_told_once_and_an_untrained_encoder_is_no_control(data_folder):
+    for objective in (SOFTMAX, PLAIN, BOTH, {}):
+        judged(**objective)
+    assert [name.partition(": ")[2] for name in difference_table(lines()).index[:3]] == [
+        "prototypical + global less softmax", "prototypical + global less prototypical", "prototypical less softmax"]
 
 
 def test_what_differs_by_chance_is_not_told_apart(data_folder):
@@ -69,7 +76,8 @@ def test_only_common_seeds_are_paired(data_folder):
     found = paired_lines(lines(), "prototypical + global", "softmax").query("task == 'identification'")
     assert set(found["seeds"]) == {1} and found["difference"].round(9).eq(-0.1).all()
     assert paired_lines(lines(), "prototypical", "softmax").empty and paired_lines(lines(), "nothing", "softmax").empty
-    assert list(difference_table(lines(), "prototypical").index) == []
+    assert list(difference_table(lines()).index) == [
+        f"{condition}: prototypical + global less softmax" for condition in ("recorded", "changed")]
 
 
 def test_other_recipes_are_other_tables_and_other_trials_are_refused(data_folder):

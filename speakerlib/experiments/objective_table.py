@@ -69,20 +69,22 @@ def value_table(lines):
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("objective")
 
 
-def difference_table(lines, method):
-    """The claim for one method: its differences from each other trained one, in points; a DataFrame of strings.
+def difference_table(lines):
+    """The claim: differences of CLAIMED methods from the other trained ones, each pair once, as strings in points.
 
     `better`, `worse`: where the interval excludes 0.
     """
     lines, table = lines[lines["test_length"].isin(SHORT)], {}
     for condition in _conditions(lines):
-        for control in lines["method"].unique():
-            found = paired_lines(lines[lines["condition"] == condition], method, control)
-            if control in (method, UNTRAINED) or found.empty:
-                continue
-            texts = {_column(row): _interval(row, "difference", "+") + {True: " better", False: " worse"}.get(
-                row["better"], "") for row in found.to_dict("records")}
-            table[f"{condition}: {method} less {control}"] = {"seeds": str(found["seeds"].max()), **texts}
+        part = lines[lines["condition"] == condition]
+        for place, method in enumerate(CLAIMED):
+            for control in part["method"].unique():
+                found = paired_lines(part, method, control)
+                if control in (UNTRAINED, *CLAIMED[:place + 1]) or found.empty:
+                    continue
+                texts = {_column(row): _interval(row, "difference", "+") + {True: " better", False: " worse"}.get(
+                    row["better"], "") for row in found.to_dict("records")}
+                table[f"{condition}: {method} less {control}"] = {"seeds": str(found["seeds"].max()), **texts}
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("difference")
 
 

@@ -198,11 +198,9 @@ def _objectives(corpus, only):
         missing = f"Missing: {', '.join(absent)}. Fill them: {_fill_errors(recipe)}" if absent else ""
         made.append(ResultTable("objectives", objective_table.objective_caption(recipe, lines, rows),
                                 objective_table.value_table(lines), missing, {"recipe": recipe, "cells": lines}))
-        for method in objective_table.CLAIMED:
-            table = objective_table.difference_table(lines, method)
-            if len(table):
-                caption = f"Differences of {method}, in points, {recipe['training']}"
-                made.append(ResultTable("objectives", caption, table))
+        differences = objective_table.difference_table(lines)
+        if len(differences):
+            made.append(ResultTable("objectives", f"Differences in points, {recipe['training']}", differences))
     command = sweep_command("short_utterances", "train", corpus or "demo", {})
     return made or [ResultTable("objectives", "Objectives for short utterances: no runs yet", pd.DataFrame(
         columns=["accuracy, 1 s", "EER, 1 s"]).rename_axis("objective"), f"No runs yet. Make them: {command}")]
