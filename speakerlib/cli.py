@@ -27,6 +27,16 @@ A run with the same parameters that is complete is not run again unless --force 
 goes on from its last checkpoint."""
 
 
+TRAIN_EXAMPLES = """examples:
+  speakerlib train 05_protonet_training -p corpus so762 -p num_processes 2
+  accelerate launch --multi_gpu --num_processes 4 -m speakerlib train 05_protonet_training -p batch_size 4
+
+Each process computes its share of the tasks of a step (batch_size); the result is that of one process up to rounding.
+accelerate takes GPUs where there are some, else CPUs, and then too wants --multi_gpu. An interrupted training goes on
+where it stopped, in as many processes as you like. 'speakerlib run' with the same parameters then finds it done and
+makes the tables and pictures."""
+
+
 SWEEP_EXAMPLES = """examples:
   speakerlib sweep quick --dry-run           what it would run, what is done, how long it takes
   speakerlib sweep quick
@@ -95,6 +105,11 @@ def build_parser():
                      help="a value for a name of the notebook's parameters cell; may be repeated")
     sub.add_argument("--force", action="store_true", help="execute again what is complete")
 
+    sub = _add(commands, "train", train, "train what a notebook trains, without it, on several devices", TRAIN_EXAMPLES)
+    sub.add_argument("notebook", metavar="NOTEBOOK", help="05_protonet_training")
+    sub.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="a value for a name of the notebook's parameters cell; may be repeated")
+
     sub = _add(commands, "sweep", sweep, "execute many runs of notebooks, as a file lists them", SWEEP_EXAMPLES)
     sub.add_argument("file", metavar="FILE", help="a YAML file, or the name of one in notebooks/sweeps")
     sub.add_argument("--dry-run", action="store_true", help="only print the runs, what is done, and an estimate")
@@ -138,6 +153,15 @@ def run(options):
     folder, executed = run_notebook(options.notebook, _parameters(options), force=options.force)
     if executed:
         print(f"The executed notebook and what it left: {folder}")
+
+
+def train(options):
+    from speakerlib.experiments.devices import is_leader
+    from speakerlib.experiments.launching import train_notebook
+
+    folder = train_notebook(options.notebook, _parameters(options))
+    if is_leader():
+        print(f"trained: {folder}")
 
 
 def sweep(options):
