@@ -10,6 +10,7 @@ from speakerlib.data.files import project_folder, read_json
 from speakerlib.experiments import comparison, mask_table, tables
 from speakerlib.experiments.publication import shown
 from speakerlib.experiments.records import read_results, read_runs
+from speakerlib.experiments.result_tables import result_tables
 
 README = (project_folder() / "README.md").read_text(encoding="utf-8")
 RECORDS = sorted((project_folder() / "figures").glob("*/records/*.json"))
@@ -52,6 +53,20 @@ def test_what_pretraining_brings_is_that_of_the_committed_records(committed, tmp
     assert len(rows) > 6 and all(row in published for row in rows)
     told = re.findall(r"[+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", shown)
     assert len(told) > 8 and all(difference in published for difference in told)
+
+
+def test_what_objectives_bring_is_that_of_the_committed_records(committed, tmp_path):
+    for corpus in ("so762", "demo"):
+        made = result_tables("objectives", corpus)
+        tables.write_markdown(tmp_path / f"{corpus}.md", [(each.caption, each.table) for each in made])
+    published = (project_folder() / "figures" / "so762" / "short_utterances.md").read_text()
+    assert (tmp_path / "so762.md").read_text() == published
+    shown = README.partition("### Who is it, from one second?")[2].partition("\n## ")[0]
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
+    assert len(rows) > 6 and all(row in published for row in rows)
+    published += (tmp_path / "demo.md").read_text()
+    told = re.findall(r"[+-]?\d+\.\d \([+-]?\d+\.\d to [+-]?\d+\.\d\)", shown)
+    assert len(told) > 8 and all(value in published for value in told)
 
 
 def test_the_numbers_in_the_text_are_those_of_the_committed_records(committed):

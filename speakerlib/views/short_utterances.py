@@ -91,7 +91,8 @@ def plot_query_lengths(compared, title=None):
                   ha="right")
         axis.set(xlabel="length of the query",
                  ylim=(max(0, min(100 / num_way, 100 * lowest) - 4), min(102, 100 * highest + 6 + 6 * len(compared))))
-        axis.legend(loc="upper left" if highest < 0.7 else "lower right")
+        own = max(row["high"] for rows in compared.values() for row in rows if row["condition"] == condition)
+        axis.legend(loc="upper left" if own < 0.7 * highest or highest < 0.7 else "lower right")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
