@@ -193,11 +193,11 @@ def test_the_encoder_reaches_chapter_05s_first_step_bit_for_bit(data, monkeypatc
     other = start_run(PROTONET, experiment.settings, experiment.corpus)
     seen = []
 
-    def first_step(encoder, compute_loss, **rest):
+    def first_step(num_processes, encoder, compute_loss, **rest):
         seen.append(({name: value.clone() for name, value in encoder.state_dict().items()}, rest["data"]))
         raise RuntimeError("seen")
 
-    monkeypatch.setattr(protonet, "train", first_step)
+    monkeypatch.setattr(protonet, "train_in", first_step)
     with pytest.raises(RuntimeError, match="seen"):
         protonet.train_protonet(experiment, other)
     weights, of = seen[0]

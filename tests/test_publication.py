@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from made_up_runs import autoencoder, protonet
+from made_up_runs import autoencoder, judged, protonet
 
 from speakerlib.data.files import read_json
 from speakerlib.experiments import publication
@@ -70,6 +70,22 @@ def test_what_was_there_before_goes_and_tables_come_along(published):
     (folder / "old.png").write_text("old")
     assert published() == folder and not (folder / "old.png").exists()
     assert (folder / "tables.md").read_text() == "tables" and (folder / "pretraining.md").read_text() == "help"
+
+
+def test_of_chapter_07_pictures_stand_alone_and_details_are_of_the_scoring_that_is_compared(published, data_folder):
+    judged(loss_type="prototypical")
+    (path,) = data_folder.glob("runs/07*/*/run.json")
+    run = Run.read(path.parent)
+    for name in ("det.png", "objectives_verification.png", "objectives_identification.png"):
+        (run.figures / name).write_text(name)
+    folder = published()
+    assert [picture.name for picture in folder.glob("*.png")] == ["07_det.png"]
+    (record,) = (folder / "records").glob("07*.json")
+    kept = read_json(record)["result"]
+    assert [row["scoring"] for row in kept if "by_speaker" in row] == ["cosine"] * 14
+    for ours, theirs in zip(kept, run.record["result"], strict=True):
+        assert set(theirs) - set(ours) == (set() if theirs["scoring"] == "cosine" else {"by_speaker"})
+        assert ours.get("eer") == pytest.approx(theirs.get("eer"))
 
 
 def test_no_run_says_which_command_makes_one(published):

@@ -7,6 +7,7 @@ from speakerlib.data.clips import FRAMES_PER_SECOND
 from speakerlib.experiments.comparison import condition_name, interval_over_speakers_and_seeds
 from speakerlib.experiments.error_tables import error_grids
 from speakerlib.experiments.tables import BEST, cost
+from speakerlib.experiments.trial_errors import errors_by_pair, interval_over_pairs
 from speakerlib.experiments.verification_tables import spoken
 
 SHORT = (100, 200)  # frames of the tests in the tables
@@ -24,8 +25,9 @@ def objective_grids(runs):
     runs: rows of read_runs. lines: a row for each method, task, condition and test_length, scored by cosine, with
     seeds, value (accuracy, or equal error rate: means over seeds), low, high, and `shares`, (seeds, speakers): the
     accuracy by speaker; or of the decisions about each enrolled speaker's trials, at the threshold of equal errors,
-    the share that is wrong, whose mean is the equal error rate but for ties. low, high: the 95 % bootstrap interval
-    over speakers and seeds. Raises as error_grids does.
+    the share that is wrong, whose mean is the equal error rate but for ties. `pairs`: errors_by_pair of each seed, or
+    None. low, high: the 95 % bootstrap interval over speakers and seeds; of errors, both speakers of a trial are drawn
+    again where `pairs` tell of them, else the enrolled one alone, which is too narrow. Raises as error_grids does.
     """
     return [(recipe, _lines(rows), rows) for recipe, _, rows in error_grids(runs, "identification")]
 
@@ -49,6 +51,9 @@ def paired_lines(lines, method, control):
                              "speakers. Evaluate both with the same parameters of chapter 07.")
         differences = ours.loc[seeds].to_numpy() - theirs.loc[seeds].to_numpy()
         low, high = interval_over_speakers_and_seeds(differences)
+        if row["pairs"] and row["pairs_control"]:
+            low, high = interval_over_pairs(*([pairs[seed] for seed in seeds]
+                                              for pairs in (row["pairs"], row["pairs_control"])))
         apart = low > 0 or high < 0
         found.append({**{name: row[name] for name in _CELL}, "method": method, "control": control,
                       "seeds": len(seeds), "difference": float(np.nanmean(differences)), "low": low, "high": high,
@@ -113,22 +118,33 @@ def objective_caption(recipe, lines, rows, what="Objectives for short utterances
 
 
 def _lines(runs):
-    rows = [{**row, "condition": condition_name(row), "method": run["method"], "seed": run["trained_seed"]}
+    rows = [{**row, "condition": condition_name(row), "method": run["method"], "seed": run["trained_seed"],
+             "folder": run["folder"]}
             for run in runs.to_dict("records") for row in run["result"] if row["scoring"] == SCORING]
     rows, lines = pd.DataFrame(rows), []
     for (method, task, condition, length), part in rows.groupby(
             ["method", "task", "condition", "test_length"], dropna=False, sort=False):
         shares = pd.DataFrame(list(part["by_speaker"]), index=part["seed"].to_numpy(), dtype=float).sort_index(axis=1)
         shares = shares if task == "identification" else 1 - shares
-        low, high = interval_over_speakers_and_seeds(shares.to_numpy())
+        pairs = _pairs(part) if task == "verification" else None
+        low, high = interval_over_pairs(list(pairs.values())) if pairs else interval_over_speakers_and_seeds(
+            shares.to_numpy())
         lines.append({"method": method, "task": task, "condition": condition,
                       "test_length": length, "seeds": len(part),
-                      "value": float(part[_VALUES[task]].mean()), "low": low, "high": high, "shares": shares})
+                      "value": float(part[_VALUES[task]].mean()), "low": low, "high": high, "shares": shares,
+                      "pairs": pairs})
     lines = pd.DataFrame(lines)
     order = {name: place for place, name in enumerate(runs["method"].unique())}
     lines = lines.sort_values(["task", "test_length"], kind="stable")  # identification first, whole utterances last
     return lines.sort_values("method", key=lambda names: names.map(lambda name: (
         name == UNTRAINED, "global" in name, name != "softmax", order[name])), kind="stable", ignore_index=True)
+
+
+def _pairs(rows):
+    """{seed: errors_by_pair}; None unless all are known."""
+    found = {row["seed"]: errors_by_pair({**row, "test_length": None if pd.isna(row["test_length"]) else
+                                          int(row["test_length"])}, row["folder"]) for row in rows.to_dict("records")}
+    return found if all(found.values()) else None
 
 
 def _conditions(lines):

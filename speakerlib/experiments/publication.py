@@ -1,23 +1,27 @@
 """Copies what the README shows of a corpus into figures/: pictures, tables, and the run records behind them."""
 
 import json
+import re
 import shutil
 
 import pandas as pd
 
 from speakerlib.data.files import atomic_path, check_name, project_folder
 from speakerlib.experiments.ideas import PLAIN_AUTOENCODER, PLAIN_START, plain
+from speakerlib.experiments.objective_table import SCORING
 from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.query_lengths import OBJECTIVE
 from speakerlib.experiments.records import read_runs
 from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
+from speakerlib.experiments.trial_errors import as_record, errors_by_pair
 from speakerlib.experiments.verify import NOTEBOOK as VERIFICATION
 
 PROTONET = "05_protonet_training"
 TABLES = ("tables.md", "pretraining.md", "short_utterances.md")  # what chapter 08 writes
 _DEFAULT_OBJECTIVE = (*OBJECTIVE, "encoder", "width", "front_end", "seed")  # of chapter 06's pictures
+_BESIDE = ("query_lengths.png", "objectives_identification.png", "objectives_verification.png")  # see publish
 DIGITS = 9  # of the numbers in published records and curves: fewer would round a printed one the other way
 
 
@@ -26,9 +30,11 @@ def publish(corpus):
 
     Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs
     (see ideas.plain), of chapter 06 those of its default objective, as recorded and through channels, of chapter 07
-    those of these encoders: where several are alike, of the one that trained on most tasks. What other runs bring,
-    chapter 08 shows. records/ holds the record of every run, its numbers to nine digits; and the training curves that
-    a picture shows: of work A's autoencoders with any mask, and of the plain runs of chapter 05.
+    those of these encoders: where several are alike, of the one that trained on most tasks. Pictures of chapters 06
+    and 07 that show a run beside others hold what was there then, and stay behind: chapter 08 shows all. records/
+    holds the record of every run, its numbers to nine digits; and the training curves that a picture shows: of work
+    A's autoencoders with any mask, and of the plain runs of chapter 05. Records of chapter 07 tell of single speakers
+    for the one scoring that tables compare, of its errors by pairs of them.
 
     FileNotFoundError if no run on the corpus is complete.
     """
@@ -41,7 +47,7 @@ def publish(corpus):
     pictured, curves = shown(runs), _with_shown_curves(runs)
     for run in runs.to_dict("records"):
         record = folder / "records" / f"{run['notebook']}_{run['run']}.json"
-        _write_record(record, run["record"])
+        _write_record(record, _told(run))
         if run["run"] in curves and (run["folder"] / "metrics.csv").exists():
             with atomic_path(record.with_suffix(".csv")) as temporary:
                 pd.read_csv(run["folder"] / "metrics.csv").to_csv(temporary, index=False, float_format=f"%.{DIGITS}g")
@@ -50,7 +56,8 @@ def publish(corpus):
                 _copy(run["folder"] / name, folder / name)
     for prefix, run in pictured.items():
         for picture in sorted((run["folder"] / "figures").glob("*.png")):
-            _copy(picture, folder / f"{prefix}_{picture.name}")
+            if picture.name not in _BESIDE:
+                _copy(picture, folder / f"{prefix}_{picture.name}")
     return folder
 
 
@@ -111,7 +118,22 @@ def _rank(run):
 def _write_record(path, record):
     text = json.dumps(_rounded(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     with atomic_path(path) as temporary:
-        temporary.write_text(text.replace('},{"condition"', '},\n{"condition"') + "\n", encoding="utf-8")
+        temporary.write_text(re.sub(r'\},(?=\{"(condition|task)")', "},\n", text) + "\n", encoding="utf-8")
+
+
+def _told(run):
+    """The record, that of chapter 07 with `pairs` (errors_by_pair) beside the cosine's errors and no other detail."""
+    if run["notebook"] != VERIFICATION:
+        return run["record"]
+    rows = []
+    for row in run["record"]["result"]:
+        if row.get("scoring") != SCORING:
+            row = {name: value for name, value in row.items() if name != "by_speaker"}
+        elif row["task"] == "verification":
+            pairs = errors_by_pair(row, run["folder"])
+            row = {**row, **({"pairs": as_record(pairs)} if pairs else {})}
+        rows.append(row)
+    return {**run["record"], "result": rows}
 
 
 def _rounded(value):
