@@ -3,11 +3,13 @@
 import re
 import shutil
 
+import nbformat
 import pytest
 
 from speakerlib.cli import build_parser
 from speakerlib.data.files import project_folder, read_json
 from speakerlib.experiments import comparison, mask_table, tables
+from speakerlib.experiments.parameters import notebook_path
 from speakerlib.experiments.publication import shown
 from speakerlib.experiments.records import read_results, read_runs
 from speakerlib.experiments.result_tables import result_tables
@@ -67,6 +69,18 @@ def test_what_objectives_bring_is_that_of_the_committed_records(committed, tmp_p
     published += (tmp_path / "demo.md").read_text()
     told = re.findall(r"[+-]?\d+\.\d \([+-]?\d+\.\d to [+-]?\d+\.\d\)", shown)
     assert len(told) > 8 and all(value in published for value in told)
+
+
+def test_the_trap_of_the_learning_rate_is_told_by_the_committed_records(committed):
+    notebook = "06_short_utterance_training"
+    text = "".join(cell["source"] for cell in nbformat.read(notebook_path(notebook), 4).cells)
+    runs = read_runs(notebook).query("corpus == 'so762' and nb_class_train == 5").sort_values("seed")
+    assert set(runs["learning_rate"]) == {0.1, 0.03}
+    for _, rows in runs.groupby("learning_rate"):
+        values = [100 * row["accuracy"] for result in rows["result"] for row in result
+                  if (row["condition"], row["test_length"], row["num_way"]) == ("recorded", 200, 20)]
+        told = "{:.1f}, {:.1f} and {:.1f} %".format(*values)
+        assert told in README and told in text
 
 
 def test_the_numbers_in_the_text_are_those_of_the_committed_records(committed):
