@@ -7,7 +7,10 @@ PIP    := $(VENV) -m pip install -qq --disable-pip-version-check --no-input -c c
 export CORPUS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab moved
+.PHONY: help setup run test bench lab moved
+
+# In this order; the other files of tests/benchmarks are what these share, or answer another kind of question.
+BENCHMARKS := imports demo_speech trials episodes distances masks on_the_fly frames nine_cells training_step
 
 help:
 	@echo "make run      set up once, make the demo corpus, execute the notebooks, print the tables"
@@ -15,6 +18,8 @@ help:
 	@echo "              the same on speech of your own"
 	@echo "make lab      set up once, open JupyterLab at the first notebook"
 	@echo "make test     set up once, run all tests"
+	@echo "make bench    set up once, measure how fast it is beside what is published and what is possible,"
+	@echo "              and write figures/benchmarks.md (half an hour on two idle cores)"
 	@echo "make setup    the set-up alone: .venv with the versions of constraints.txt, about 2 GB"
 	@echo
 	@echo "After the set-up, '.venv/bin/speakerlib --help' shows the single steps,"
@@ -25,6 +30,9 @@ run: $(READY)
 
 test: $(READY)
 	@$(VENV) -m pytest
+
+bench: $(READY)
+	@for name in $(BENCHMARKS); do $(VENV) tests/benchmarks/$$name.py $(BENCH_OPTIONS) || exit 1; done
 
 # Only this machine can reach the server, and only with the token in the printed address.
 lab: $(READY)

@@ -25,7 +25,8 @@ CORES = 2
 _LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")  # before anything is measured
 _HEAD = """# Speed, measured
 
-Each section is written by one script of `tests/benchmarks/`; `make bench` runs them all. The sides of a table were
+Each section is written by one script of `tests/benchmarks/`; `make bench` runs them all (`scale.py`, tables as large
+as VoxCeleb2's, `eer.py`, memory, and `sweep_overhead.py` are run by themselves). The sides of a table were
 timed one after the other, in alternation, on the same cores. `seconds` is the median of the rounds, `ratio` how many
 times as fast a side is as the yardstick (the median of the ratios of each round), with the lowest and the highest.
 """
@@ -106,7 +107,8 @@ def write(question, text, tables=(), quick=False):
 def markdown(frame):
     """A DataFrame as a table of Markdown, numbers with three digits."""
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
-    lines = [[frame.index.name or "", *map(str, frame.columns)], ["---", *("---:" if one else "---" for one in numeric)]]
+    lines = [[frame.index.name or "", *map(str, frame.columns)]]
+    lines += [["---", *("---:" if one else "---" for one in numeric)]]
     lines += [[str(name), *map(_digits, row)]
               for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -119,11 +121,12 @@ def machine():
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
     units = torch.cpu.get_capabilities()
-    units = [name for name in ("avx2", "avx512", "avx512_bf16", "amx_bf16") if units.get(name)]
+    units = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if units.get(name)]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=project_folder(), capture_output=True, text=True)
     busy = f"{_LOAD:.1f}" if _LOAD == _LOAD else "unknown"
-    return (f"{torch.get_num_threads()} threads on {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, {model} "
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (f"{torch.get_num_threads()} threads on {cores} of {os.cpu_count()} cores, {model} "
             f"({', '.join(units) or 'no vector units known'}), {memory:.0f} GB; Python {platform.python_version()}, "
             f"torch {torch.__version__}; commit {git.stdout.strip() or 'unknown'}, {date.today()}; the computer's load "
             f"at the start: {busy}.")
