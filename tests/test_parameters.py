@@ -1,5 +1,7 @@
 """Parameters: refused before anything runs, with the nearest valid name and what was expected."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from speakerlib.data.files import project_folder
@@ -11,6 +13,7 @@ from speakerlib.experiments.parameters import (
     parse_value,
     read_parameters,
 )
+from speakerlib.experiments.workbook import place_of
 
 NOTEBOOKS = sorted(path.stem for path in (project_folder() / "notebooks").glob("*.ipynb"))
 PROTONET = "05_protonet_training"
@@ -81,3 +84,16 @@ def test_an_unknown_notebook_names_the_nearest():
 
 def test_values_as_typed():
     assert [parse_value(text) for text in ("10", "1e-3", "True", "demo", "3.")] == [10, 1e-3, True, "demo", 3.0]
+
+
+def test_a_file_is_found_from_where_the_user_stands(tmp_path, monkeypatch, data_folder):
+    (tmp_path / "list.txt").write_text("1 a b\n")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    corpus = SimpleNamespace(name="people", fingerprint="aaaa")
+    find = {"people": corpus}.get
+    notebook = "07_verification_and_identification"
+    _, parameters, _ = place_of(notebook, {"corpus": "people", "trials": "list.txt"}, find)
+    assert parameters["trials"] == str(tmp_path / "list.txt")
+    _, parameters, _ = place_of("05_protonet_training", {"corpus": "people", "init": "scratch"}, find)
+    assert parameters["init"] == "scratch"

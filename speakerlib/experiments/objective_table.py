@@ -109,12 +109,14 @@ def objective_caption(recipe, lines, rows, what="Objectives for short utterances
     trials = next(row["targets"] + row["non_targets"] for row in rows["result"].iloc[0]
                   if row["task"] == "verification")
     speech = "synthetic speech" if recipe["synthetic"] else "real speech"
+    unknown = lines.loc[lines["task"] == "verification", "pairs"].isna().any()
+    narrow = " (of EER: the enrolled speakers alone, which is too narrow)" if unknown else ""
     speakers = lines["shares"].iloc[0].shape[1]
     return (f"{what}: {recipe['corpus']} ({speech}), {recipe['training']}; accuracy in % of "
             f"{recipe['nb_class_test']:.0f}-way {recipe['num_support']:.0f}-shot identification, enrolment "
             f"{spoken(recipe['enroll_length'])}, {recipe['test_tasks']:,.0f} tasks; EER in % of {trials:,} trials, "
             f"enrolment whole; both of {speakers} unseen speakers, by the length of the test, scored by cosine; in "
-            f"brackets 95 % over speakers and seeds; {cost(rows)}")
+            f"brackets 95 % over speakers and seeds{narrow}; {cost(rows)}")
 
 
 def _lines(runs):

@@ -32,6 +32,7 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
 MAKES_ITS_CORPUS = ("01_data_scraping",)
+FILES = ("trials", "init", "url_directory")  # parameters that may name a file or folder
 START_SECONDS = 300  # a kernel may take so long to start where many start at once
 
 
@@ -79,6 +80,10 @@ def place_of(notebook, parameters, find=find_corpus):
     """(name, all parameters, run folder) of a notebook with changed parameters, which are checked; nothing is run."""
     notebook = notebook_path(notebook).stem
     parameters = check_parameters(parameters, notebook_parameters(notebook), notebook)
+    for name in FILES:
+        path = Path(str(parameters.get(name, ""))).expanduser()
+        if (path.suffix or len(path.parts) > 1) and path.exists():  # `demo` is a name, whatever lies here
+            parameters[name] = str(path.resolve())  # notebooks run in a folder of their own
     corpus = None
     if notebook not in READS_RECORDS_ONLY + MAKES_ITS_CORPUS and "corpus" in parameters:
         corpus = find(parameters["corpus"])
