@@ -1,5 +1,6 @@
 """Work B's claim from records: exact differences, nothing apart by chance, nothing compared that differs elsewhere."""
 
+import pandas as pd
 import pytest
 from made_up_runs import judged
 
@@ -11,7 +12,7 @@ from speakerlib.experiments.objective_table import (
     value_table,
 )
 from speakerlib.experiments.records import read_runs
-from speakerlib.experiments.result_tables import result_tables
+from speakerlib.experiments.result_tables import result_tables, write_tables
 from speakerlib.views.results import table_figures
 
 SOFTMAX = {"loss_type": "softmax"}
@@ -108,6 +109,13 @@ def test_the_table_has_its_pictures_and_says_what_is_missing(data_folder):
     for figure in figures.values():
         assert [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes] == ["recorded", "changed"]
         assert "untrained" not in figure.axes[0].get_legend_handles_labels()[1]
+
+
+def test_the_numbers_are_written_without_what_they_were_made_of(data_folder, tmp_path):
+    judged(**SOFTMAX)
+    write_tables(result_tables("objectives", "demo"), tmp_path)
+    numbers = pd.read_csv(tmp_path / "objectives_1.csv")
+    assert len(numbers) == 2 * (4 + 3) and not {"shares", "pairs"} & set(numbers)
 
 
 def test_without_runs_the_table_says_how_to_have_them(data_folder):

@@ -89,7 +89,8 @@ def write_tables(tables, folder):
              folder / f"{name}.tex": "\n".join([HEAD, *(table.latex(n) for n, table in enumerate(tables, 1))])}
     for number, table in enumerate(tables, 1):
         if len(table.facts.get("cells", ())):
-            texts[folder / f"{name}_{number}.csv"] = table.facts["cells"].to_csv(index=False)
+            texts[folder / f"{name}_{number}.csv"] = table.facts["cells"].drop(
+                columns=["shares", "pairs"], errors="ignore").to_csv(index=False)
     for path, text in texts.items():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
