@@ -180,12 +180,29 @@ def test_the_options_of_the_workbook_are_the_defaults_and_explain_each():
     ({"cores": 2, "threads": 4}, "threads=4 of a run"), ({"directives": ["--x\nid"]}, "directives="),
     ({"directives": ["id"]}, "directives="), ({"setup": "id"}, "setup='id'"), ({"setup": [""]}, "setup="),
     ({"interface": "lo; id"}, "interface="), ({"worker_interface": "-x y"}, "worker_interface="),
-    ({"python": "a\nb"}, "python="),
+    ({"python": "a\nb"}, "python="), ({"setup": False}, "setup=False"), ({"directives": 0}, "directives=0"),
+    ({"directives": {}}, "directives={}"), ({"memory": "0 GB"}, "memory='0 GB'"), ({"walltime": "0"}, "walltime='0'"),
+    ({"walltime": "00:00:00"}, "walltime="), ({"walltime": "0-00:00"}, "walltime="), ({"queue": "-p"}, "queue='-p'"),
+    ({"account": "--wrap=id"}, "account="),
 ])
 def test_an_option_that_cannot_be_is_named(tmp_path, option, said):
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(option))
     with pytest.raises(ValueError, match=said):
         read_options(tmp_path / "cluster.yaml")
+
+
+@pytest.mark.parametrize(("text", "said"), [("queue: a\njobs: 2\nqueue: b\n", "'queue' stands twice"),
+                                            ("false", "holds False"), ("[]", "expected a mapping")])
+def test_a_file_that_is_no_mapping_or_names_an_option_twice_is_refused(tmp_path, text, said):
+    (tmp_path / "cluster.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_options(tmp_path / "cluster.yaml")
+
+
+def test_what_is_left_out_or_null_is_the_default(tmp_path):
+    for text in ("", "setup: null\ndirectives: null\nqueue: null\nmemory: null\n"):
+        (tmp_path / "cluster.yaml").write_text(text)
+        assert vars(read_options(tmp_path / "cluster.yaml")) == vars(read_options())
 
 
 def test_no_value_but_setup_is_ever_read_by_the_shell(tmp_path):

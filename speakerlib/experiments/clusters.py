@@ -19,13 +19,14 @@ import yaml
 
 from speakerlib.data.files import project_folder
 from speakerlib.data.workers import DASHBOARD, client_of
+from speakerlib.experiments.sweep_files import StrictLoader
 
 _TRIES = 3  # jobs that may end without a worker, one after another, before the sweep gives up
 _LOOK_SECONDS = 30.0  # between two looks at Slurm's queue
-_NAME = re.compile(r"[\w.@+,-]+")  # names that a job script can carry as they are
+_NAME = re.compile(r"(?!-)[\w.@+,-]+")  # names that a job script can carry as they are, and none is an option
 _PATH = re.compile(r"[\w./@+,:=-]+")
-_WALLTIME = re.compile(r"(\d+-)?\d{1,3}(:[0-5]?\d){0,2}")
-_MEMORY = re.compile(r"(\d+) ?([KMGT])i?B?")
+_WALLTIME = re.compile(r"(?=.*[1-9])([0-9]+-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}")  # to Slurm, 0 is no limit
+_MEMORY = re.compile(r"([1-9][0-9]*) ?([KMGT])i?B?")  # to Slurm, 0 is a node's whole memory
 
 
 def _whole(most):
@@ -48,8 +49,8 @@ OPTIONS = {  # name: (default, what is expected, check)
     "jobs": (8, *_whole(10_000)),
     "cores": (4, *_whole(1024)),
     "threads": (2, *_whole(1024)),
-    "memory": ("16 GB", *_text("a whole number and its unit, such as 16 GB", _MEMORY, optional=False)),
-    "walltime": ("08:00:00", *_text('such as "08:00:00" or "2-00:00:00", in quotes', _WALLTIME, optional=False)),
+    "memory": ("16 GB", *_text("a whole number above 0 and its unit, such as 16 GB", _MEMORY, optional=False)),
+    "walltime": ("08:00:00", *_text('above 0, in quotes: "08:00:00" or "2-00:00:00"', _WALLTIME, optional=False)),
     "interface": (None, *_text("a network interface's name", _NAME)),
     "worker_interface": (None, *_text("a network interface's name", _NAME)),
     "python": (None, *_text("a path", re.compile(r"[^\x00-\x1f]+"))),
@@ -65,12 +66,13 @@ def read_options(path=None):
     """
     path = Path(path).expanduser() if path else project_folder() / "notebooks" / "clusters" / "slurm.yaml"
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {str(path)!r} of cluster options. Copy "
                                 "notebooks/clusters/slurm.yaml and fill it in.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
+    given = {} if given is None else given
     if not isinstance(given, dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(OPTIONS)}; it holds {given!r:.60}.")
     for name, value in given.items():
@@ -78,10 +80,8 @@ def read_options(path=None):
             close = difflib.get_close_matches(str(name), OPTIONS, n=1, cutoff=0.5)
             raise ValueError(f"{path.name} has an unknown option {name!r}"
                              f"{f'; did you mean {close[0]!r}?' if close else '.'} Expected {', '.join(OPTIONS)}.")
-        if value is None and name not in ("setup", "directives"):
-            continue
         _, expected, accepts = OPTIONS[name]
-        if not accepts(value or []) if name in ("setup", "directives") else not accepts(value):
+        if value is not None and not accepts(value):
             raise ValueError(f"{path.name}: {name}={value!r}: expected {expected}.")
     options = SimpleNamespace(**{name: default for name, (default, _, _) in OPTIONS.items()})
     options.__dict__.update({name: value for name, value in given.items() if value is not None})

@@ -45,6 +45,17 @@ class Sweep:
     runs: tuple
 
 
+class StrictLoader(yaml.SafeLoader):
+    """safe_load, but a name that stands twice in a mapping is an error and not silently the last one."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def sweep_path(name):
     """The file that a person means: a path, or the name of one in notebooks/sweeps."""
     folder = project_folder() / "notebooks" / "sweeps"
@@ -116,23 +127,12 @@ def read_sweep(path, corpus=None, overrides=None):
 
 def _load(path):
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping with {', '.join(_FILE_KEYS)}; it holds {content!r:.60}.")
     return content
-
-
-class _Loader(yaml.SafeLoader):
-    """safe_load, but a name that stands twice in a mapping is an error and not silently the last one."""
-
-    def construct_mapping(self, node, deep=False):
-        names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _entries(step, settings, steps):
