@@ -176,6 +176,13 @@ def test_one_step_is_executed_with_what_it_needs(pretended, data_folder):
         run_sweep(pretended, only="transfers")
 
 
+def test_what_a_step_needs_is_kept_to_the_root(pretended, tmp_path):
+    judge = {"notebook": "07_verification_and_identification", "init": "transfer"}
+    kept = sweeps._only(read_sweep(write(tmp_path, {**STEPS, "judge": judge})), "judge")
+    assert [run.step for run in kept] == ["masked", "transfer", "transfer", "judge", "judge"]
+    assert kept[0].parameters["seed"] == 0  # the other seeds' are not needed
+
+
 def test_threads_are_shared_out_so_that_runs_do_not_fight(pretended, data_folder, monkeypatch):
     monkeypatch.setattr("dask.system.CPU_COUNT", 8)
     assert sweeps._sizes(20, None, None) == (4, 2) and sweeps._sizes(20, 2, None) == (2, 4)

@@ -214,14 +214,17 @@ def end_kernels(own):
 
 
 def _only(sweep, step):
-    """The runs of a step with those they need; all of them without one."""
+    """The runs of a step with those they need, and what those need in turn; all of them without one."""
     if step is None:
         return list(sweep.runs)
     steps = list(dict.fromkeys(run.step for run in sweep.runs))
     if step not in steps:
         raise ValueError(f"sweep {sweep.name!r} has no step {step!r}; it has {', '.join(steps)}.")
-    needed = {run.needs for run in sweep.runs if run.step == step}
-    return [run for run in sweep.runs if run.step == step or run.folder in needed]
+    kept = set()
+    for run in reversed(sweep.runs):  # each comes after the one it needs
+        if run.step == step or run.folder in kept:
+            kept |= {run.folder, run.needs}
+    return [run for run in sweep.runs if run.folder in kept]
 
 
 def _check_sizes(num_workers, num_threads):
