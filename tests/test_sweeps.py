@@ -205,6 +205,32 @@ def test_time_is_learnt_from_the_nearest_run_of_the_kind_in_proportion_to_its_si
     assert guess(segment_seconds=3.0) is None
 
 
+def test_time_follows_the_encoders_width_and_the_speakers_of_an_episode(pretended, tmp_path):
+    training = "06_short_utterance_training"
+    steps = {"train": {"notebook": training, "with": {"width": 0.25, "nb_class_train": 20, "num_support": 1,
+                                                      "num_query": 2}}}
+    own = read_sweep(write(tmp_path, steps)).runs[0].parameters
+    finish(training, {**own, "seed": 9}, 100.0)
+
+    def guess(**changed):
+        run = SimpleNamespace(notebook=training, folder="here", parameters={**own, **changed})
+        return estimates([run])["here"]
+
+    assert guess() == 100.0 and guess(nb_class_train=100) == 500.0 and guess(num_support=4) == 200.0
+    assert guess(width=1.0) is None and guess(encoder="resnet18") is None
+
+
+def test_time_to_judge_is_learnt_from_as_many_tasks_and_trials(pretended, tmp_path):
+    judging = "07_verification_and_identification"
+    own = read_sweep(write(tmp_path, {"judge": {"notebook": judging}})).runs[0].parameters
+    finish(judging, {**own, "seed": 9}, 100.0)
+
+    def guess(**changed):
+        return estimates([SimpleNamespace(notebook=judging, folder="here", parameters={**own, **changed})])["here"]
+
+    assert guess() == 100.0 and guess(test_tasks=1000) is None and guess(trials_per_speaker=100) is None
+
+
 def test_an_estimate_is_no_less_than_the_longest_chain_of_runs(pretended, data_folder):
     runs = read_sweep(pretended).runs
     seconds = {run.folder: 100.0 if run.step == "masked" else 10.0 for run in runs}

@@ -9,15 +9,17 @@ from speakerlib.experiments.records import read_runs
 
 COLUMNS = ["step", "name", "notebook", "status", "seconds", "wall_seconds", "commit", "error", "cell", "executed",
            "folder"]
-_KIND = ("notebook", "front_end", "segment_seconds", "encoder")  # runs of a kind differ in time by their size alone
-_SIZE = ("num_train_iterations", "batch_size", "num_way")
+_KIND = ("front_end", "segment_seconds", "encoder", "width")  # runs of a kind differ in time by their size alone
+_JUDGED = ("test_tasks", "trials_per_speaker")  # of a kind too where nothing is trained: most of the time may be theirs
+_SIZE = ("num_train_iterations", "batch_size", "num_way", "nb_class_train")
 
 
 def estimates(runs):
     """run folder -> seconds that the run should take, learnt from complete runs of its notebook; None if unknown.
 
     The earlier run that is nearest in size counts, and more or less in proportion to the size: steps x batch (x clips
-    of a task). Only runs of the same front end, segment length and encoder are compared.
+    of a task, or of an episode). Only runs of the same front end, segment length, encoder and width are compared; those
+    that only judge, if they have as many tasks and trials.
     """
     known = {}
     for notebook in {run.notebook for run in runs}:
@@ -176,7 +178,8 @@ def _together(missing, seconds, mean, num_workers):
 
 
 def _kind(notebook, parameters):
-    return (notebook, *(parameters.get(name) for name in _KIND[1:]))
+    names = _KIND if "num_train_iterations" in parameters else _KIND + _JUDGED
+    return (notebook, *(parameters.get(name) for name in names))
 
 
 def _size(parameters):
