@@ -157,7 +157,8 @@ def _recipe(facts):
         return f"{facts['encoder']} of {facts['kind']}" + f" ({told})" * bool(told and told != facts["kind"])
     own = {**notebook_parameters(SHORT_UTTERANCES), **facts["parameters"]}
     known = ("encoder", "width", "front_end", "num_train_iterations", "nb_class_train", "num_support", "num_query",
-             "learning_rate", "augment", "corpus", "print_interval", "test_interval", "test_tasks", "seed", *OBJECTIVE)
+             "learning_rate", "augment", "corpus", "print_interval", "test_interval", "test_tasks",
+             "nb_class_test", "seed", *OBJECTIVE)
     defaults = notebook_parameters(SHORT_UTTERANCES)
     rest = [f"{name} {value}" for name, value in own.items() if name not in known and value != defaults.get(name)]
     segments = own["nb_class_train"] * (own["num_support"] + own["num_query"])

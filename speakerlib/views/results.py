@@ -92,7 +92,8 @@ def _plot_errors(task, recipe, cells):
         line = panels.setdefault(row["condition"], {}).setdefault(row["method"], {})
         line[seconds] = tuple(row[name] for name in ("value", "low", "high"))
     figure = plot_lengths_by_condition(panels, *what)
-    figure.suptitle(f"{recipe['corpus']}, {recipe['training']}\nscored by cosine; bars: 95 % intervals "
+    speech = "synthetic speech" if recipe["synthetic"] else "real speech"
+    figure.suptitle(f"{recipe['corpus']} ({speech}), {recipe['training']}\nscored by cosine; bars: 95 % intervals "
                     f"{over_seeds(cells['seeds'])}", x=0.01, ha="left", fontsize=11)
     return figure
 
@@ -110,7 +111,8 @@ def plot_objectives(recipe, cells):
         chance = 1 - 1 / recipe["nb_class_test"] if task == "identification" else 0.5
         figure = plot_lengths_by_condition(error_panels(cells, task), what, chance)
         seeds = sorted(set(cells.loc[cells["method"] != UNTRAINED, "seeds"])) or [1]
-        figure.suptitle(f"{recipe['corpus']}, {recipe['training']}\nbars: 95 % intervals over speakers and seeds "
+        speech = "synthetic speech" if recipe["synthetic"] else "real speech"
+        figure.suptitle(f"{recipe['corpus']} ({speech}), {recipe['training']}\nbars: 95 % over speakers and seeds "
                         f"({' or '.join(map(str, seeds))} seeds an objective)", x=0.01, ha="left", fontsize=11)
         figures[f"_{task}_{end}".rstrip("_")] = figure
     return figures
