@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from distances import by_loops
 from material import open_frames
-from side_by_side import alternate, options, write
 from pandas import DataFrame
+from side_by_side import alternate, options, write
 
 from speakerlib.data.episodes import EpisodeSampler
 from speakerlib.experiments.evaluation import embed, episode_accuracy, with_intervals
