@@ -144,17 +144,38 @@ def test_a_list_of_another_corpus_is_refused_even_when_dropping(missing):
         match_trials(trials("1 a/v/1 a/v/1"), corpus(("a", "v", "1")), missing="skip")
 
 
+@pytest.mark.parametrize("missing", ["drop", "refuse"])
+@pytest.mark.parametrize(("lines", "message"), [
+    (["1 a/v/1 a/v/2", "1 a/v/2 a/v/1"], "the 2 trials of the list are targets alone, such as '1 a/v/1 a/v/2'; "
+     "expected some non-targets"),
+    (["0 a/v/1 b/v/1"], "the 1 trials of the list are non-targets alone, such as '0 a/v/1 b/v/1'; expected some"),
+    (["1 a/v/1 a/v/2", "0 a/v/1 b/v/1", "1 a/v/2 b/v/1.wav"], "1 of the 3 trials contradict the speakers of corpus "
+     "'voices', such as '1 a/v/2 b/v/1.wav': 1, but they are of 'a' and 'b'"),
+    (["0 a/v/1 a/v/2", "1 a/v/1 b/v/1"], "2 of the 2 trials .*'0 a/v/1 a/v/2': 0, but both are of 'a'.*way round"),
+])
+def test_labels_that_cannot_be_scored_are_refused_with_a_line(lines, message, missing):
+    with pytest.raises(ValueError, match=message):
+        match_trials(trials(*lines), corpus(("a", "v", "1"), ("a", "v", "2"), ("b", "v", "1")), missing)
+
+
+def test_what_is_left_after_dropping_is_checked_alike():
+    voices = corpus(("a", "v", "1"), ("a", "v", "2"), ("b", "v", "1"))
+    listed = trials("1 x/v/1 a/v/1", "1 a/v/1 a/v/2", "0 a/v/1 b/v/1", "0 a/v/2 a/v/1")
+    with pytest.raises(ValueError, match="1 of the 4 trials contradict .*'0 a/v/2 a/v/1': 0, but both are of 'a'"):
+        match_trials(listed, voices, missing="drop")
+
+
 @settings(max_examples=50)
 @given(st.sets(st.tuples(names, names, names), min_size=2, max_size=12), st.integers(0, 2**32), st.data())
 def test_any_list_of_a_corpus_own_utterances_is_matched_in_order(ids, seed, data):
-    ids = sorted(ids)
-    pairs = np.random.default_rng(seed).integers(len(ids), size=(9, 2))
+    ids = [("one", "left", "0"), ("two", "right", "0"), *sorted(ids)]
+    pairs = np.vstack([[[0, 0], [0, 1]], np.random.default_rng(seed).integers(len(ids), size=(9, 2))])
     suffix = data.draw(st.sampled_from(["", ".wav", ".flac"]))
     above = data.draw(st.sampled_from(["", "wav/", "/data/vox1/"]))
     if not suffix and any(utterance.lower().endswith((".wav", ".aac")) for *_, utterance in ids):
         return
-    lines = [" ".join([str(int(number % 2)), *(above + "/".join(ids[row]) + suffix for row in pair)])
-             for number, pair in enumerate(pairs)]
+    lines = [" ".join([str(int(ids[one][0] == ids[two][0])), *(above + "/".join(ids[row]) + suffix
+                                                               for row in (one, two))]) for one, two in pairs]
     matched = match_trials(trials(*lines), corpus(*ids))
     assert matched[["enrolment_row", "test_row"]].to_numpy().tolist() == pairs.tolist()
 

@@ -52,7 +52,7 @@ def match_trials(trials, corpus, missing="refuse"):
     An utterance is found by its last three parts, speaker/session/utterance, whatever folders come before and
     whatever its suffix; in a corpus without sessions, by its last two. If utterances are missing: ValueError with how
     many of how many, or, with missing="drop", their trials are left out and the counts printed. ValueError too if
-    no target or no non-target would remain.
+    no target or no non-target would remain, or if a label contradicts the corpus: 1 for two of its speakers, 0 for one.
     """
     if missing not in ("refuse", "drop"):
         raise ValueError(f"missing={missing!r}: expected 'refuse' or 'drop'.")
@@ -61,7 +61,10 @@ def match_trials(trials, corpus, missing="refuse"):
     enrolment, test = rows[codes].reshape(2, -1)
     there = (enrolment >= 0) & (test >= 0)
     matched = pd.DataFrame({"enrolment_row": enrolment, "test_row": test, "label": trials["label"].to_numpy()})
+    speaker = pd.factorize(corpus.table["speaker"].to_numpy()[rows])[0][codes].reshape(2, -1)  # what is absent: any's
+    wrong = there & ((speaker[0] == speaker[1]) != (matched["label"] == 1).to_numpy())
     if there.all():
+        _refuse_labels(trials, corpus, matched, wrong)
         return matched
     absent = names[rows < 0]
     table = corpus.table
@@ -76,6 +79,7 @@ def match_trials(trials, corpus, missing="refuse"):
         raise ValueError(f"{said}. Get and import the missing audio; or use another list; or give missing='drop' "
                          f"(--drop-missing) to go on with {len(left):,} trials, a result that must say so: it is not "
                          "the list's.")
+    _refuse_labels(trials, corpus, matched, wrong)
     print(f"{said}. Going on with {len(left):,} trials: {left['label'].sum():,} targets, "
           f"{(left['label'] == 0).sum():,} non-targets.")
     return left
@@ -88,6 +92,24 @@ def describe_trials(trials):
     targets = int(trials["label"].sum())
     return {"trials": len(trials), "targets": targets, "non_targets": len(trials) - targets, "utterances": len(names),
             "speakers": int(speaker.where(speaker != "", session).nunique())}
+
+
+def _refuse_labels(trials, corpus, matched, wrong):
+    """Raises for labels that contradict the speakers (wrong: (trials,)), or that are all alike."""
+    def line(place):
+        return repr(" ".join(map(str, trials.iloc[place][["label", "enrolment", "test"]])))
+
+    if wrong.any():
+        place = int(wrong.argmax())
+        one, two = corpus.table["speaker"].to_numpy()[matched[["enrolment_row", "test_row"]].iloc[place]]
+        raise ValueError(f"{wrong.sum():,} of the {len(trials):,} trials contradict the speakers of corpus "
+                         f"{corpus.name!r}, such as {line(place)}: " + (f"0, but both are of {one!r}" if one == two else
+                         f"1, but they are of {one!r} and {two!r}") + ". Expected 1 for one speaker, 0 for two. Mend "
+                         "the list, or check that it is this corpus' and that its labels are not the other way round.")
+    if trials["label"].nunique() < 2:
+        kind, other = ("targets", "non-targets") if trials["label"].iloc[0] == 1 else ("non-targets", "targets")
+        raise ValueError(f"the {len(trials):,} trials of the list are {kind} alone, such as {line(0)}; expected some "
+                         f"{other} too, without which there are no error rates. Use the whole list.")
 
 
 def _find_rows(names, table):

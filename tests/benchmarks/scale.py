@@ -146,8 +146,10 @@ def make(folder, share, clock):
     manifest[random.random(len(table)) < 0.9].to_csv(folder / "manifest.csv", index=False)
     some = random.permutation(len(table))[:max(10, 145_000 // share)]  # as many as VoxCeleb1-E has
     pairs = random.choice(some, size=(2, max(10, 580_000 // share)))
+    pairs[1, ::2] = pairs[0, ::2]  # half of them targets
     names = (table["speaker"] + "/" + table["session"] + "/" + table["utterance"] + ".wav").to_numpy()
-    pd.DataFrame({"label": pairs[0] % 2, "enrolment": names[pairs[0]], "test": names[pairs[1]]}).to_csv(
+    same = np.equal(*table["speaker"].to_numpy()[pairs]).astype(int)
+    pd.DataFrame({"label": same, "enrolment": names[pairs[0]], "test": names[pairs[1]]}).to_csv(
         folder / "trials.txt", sep=" ", header=False, index=False)
 
 
