@@ -43,14 +43,14 @@ class TheirBlock(nn.Module):
 class TheirNetwork(nn.Module):
     """The state dict, and the computation, of the network in the authors' checkpoints."""
 
-    def __init__(self, name, num_speakers=7):
+    def __init__(self, name, num_speakers=7, width=1):
         super().__init__()
         bottleneck, counts = RESNETS[name]
         net = self.pretrained = nn.Module()
-        net.conv1, net.bn1 = nn.Conv2d(1, 32, 7, 1, 3, bias=False), nn.BatchNorm2d(32)
-        incoming = 32
+        net.conv1, net.bn1 = nn.Conv2d(1, int(32 * width), 7, 1, 3, bias=False), nn.BatchNorm2d(int(32 * width))
+        incoming = int(32 * width)
         for stage, (channels, count) in enumerate(zip((32, 64, 128, 256), counts), 1):
-            blocks = []
+            blocks, channels = [], int(channels * width)
             for place in range(count):
                 blocks.append(TheirBlock(incoming, channels, 2 if stage > 1 and place == 0 else 1, bottleneck))
                 incoming = channels * (4 if bottleneck else 1)
@@ -235,7 +235,33 @@ def test_every_mismatch_is_named(tmp_path):
 def test_a_checkpoint_of_another_depth_is_refused_with_a_few_names(tmp_path):
     path = save(tmp_path / "checkpoint.pth", TheirNetwork("resnet18"))
     with pytest.raises(ValueError, match=r"does not fit resnet34: stages.0.2.convs.0.weight is missing.*and \d+ more"):
-        load_kye_checkpoint(path)
+        load_kye_checkpoint(path, "resnet34")
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet18", 1), ("resnet34", 0.25), ("resnet34", 2), ("resnet50", 0.125),
+                                             ("resnet101", 0.25), ("resnet152", 0.0625)])
+def test_depth_and_width_are_those_of_the_checkpoint(tmp_path, name, width):
+    torch.manual_seed(0)
+    theirs = TheirNetwork(name, width=width)
+    encoder, _, _ = load_kye_checkpoint(save(tmp_path / "checkpoint.pth", theirs))
+    assert (encoder.name, encoder.width, encoder.dim) == (name, width, theirs.fc1.shape[0])
+    frames = torch.randn(2, 1, 40, 60)
+    with torch.no_grad():
+        assert torch.allclose(encoder(frames), theirs.eval()(frames), rtol=1e-3, atol=1e-4)
+
+
+def test_blocks_that_no_resnet_has_are_refused(tmp_path):
+    theirs = TheirNetwork("resnet18", width=0.25)
+    theirs.pretrained.layer2.append(TheirBlock(16, 16, 1, False))
+    with pytest.raises(ValueError, match=r"fits no ResNet: its 4 stages have 2, 3, 2, 2 blocks.*resnet34: 3, 4, 6, 3"):
+        load_kye_checkpoint(save(tmp_path / "checkpoint.pth", theirs))
+    torch.save({"epoch": 1, "state_dict": {"weight": torch.zeros(3, 4)}, "optimizer": {}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="fits no ResNet: its 4 stages have 0, 0, 0, 0 blocks"):
+        load_kye_checkpoint(tmp_path / "other.pth")
+    theirs = TheirNetwork("resnet18", width=0.25)
+    theirs.pretrained.layer1[1] = TheirBlock(8, 16, 1, False)
+    with pytest.raises(ValueError, match=r"not fit resnet18: .*stages.0.1.convs.0.weight has shape \(16, 8, 3, 3\)"):
+        load_kye_checkpoint(save(tmp_path / "odd.pth", theirs))
 
 
 class Harmful:

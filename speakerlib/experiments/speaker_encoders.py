@@ -58,9 +58,10 @@ def read_speaker_encoder(init, corpus=None, seed=0):
 
     init: a complete run of chapter 06, 05 or 04, by its id or folder; the name of one of these notebooks, for its run
     with the default parameters on this Corpus; "untrained", a quarter-width ResNet34 with random weights of the seed;
-    or a checkpoint (.pth) of the authors of Kye et al. 2020. Encoders of chapters 04 and 05 know one length only: see
-    OverWindows. facts: kind (a notebook, "untrained" or "checkpoint"), encoder, front_end, dim, run, corpus and
-    synthetic (that it was trained on), sha256 of the weights, parameters (of its run), and what else its record tells.
+    or a checkpoint (.pth) of the authors of Kye et al. 2020, of any depth and width. Encoders of chapters 04 and 05
+    know one length only: see OverWindows. facts: kind (a notebook, "untrained" or "checkpoint"), encoder, front_end,
+    dim, run, corpus and synthetic (that it was trained on), sha256 of the weights, parameters (of its run), and what
+    else its record tells.
 
     Raises FileNotFoundError if there is no such run or file; ValueError for one that is not complete, of another
     kind, whose front end has changed since, or has no frames of whole utterances.

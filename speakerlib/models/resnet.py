@@ -95,14 +95,15 @@ class ResidualBlock(nn.Module):
         return torch.relu(inner + self.shortcut(values[:, :, ::self.stride, ::self.stride]))
 
 
-def load_kye_checkpoint(path, encoder="resnet34"):
+def load_kye_checkpoint(path, encoder=None):
     """(encoder in eval mode, speaker weights (speakers, dim), epochs trained) of a checkpoint of the authors' code.
 
     path: a file {epoch, state_dict, optimizer} written by torch.save, also by DataParallel; only tensors are read from
-    it, and no code in it is run. Raises FileNotFoundError; ValueError if it is something else, or for names that are
-    missing, unknown or of another shape, all of them named.
+    it, and no code in it is run. encoder: a name of RESNETS, of full width; None finds depth and width by the blocks
+    and channels there. Raises FileNotFoundError; ValueError if it is something else, if no ResNet has these blocks, or
+    for names that are missing, unknown or of another shape, all of them named.
     """
-    path, module = Path(path).expanduser(), ResNetEncoder(encoder)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; expected a file such as checkpoint_100.pth, as the "
                                 "authors' train.py saves it.")
@@ -117,7 +118,8 @@ def load_kye_checkpoint(path, encoder="resnet34"):
         raise ValueError(f"{path} holds {seen}; expected epoch, state_dict and optimizer.")
     found = {our_name(name): value for name, value in checkpoint["state_dict"].items()}
     speakers = found.pop("weight", None)
-    _require_fit(path, encoder, found, speakers, module)
+    module = ResNetEncoder(encoder) if encoder else _encoder_of(path, found)
+    _require_fit(path, module.name, found, speakers, module)
     module.load_state_dict({**module.state_dict(), **found})
     return module.eval(), speakers, checkpoint.get("epoch")
 
@@ -130,6 +132,22 @@ def our_name(name):
     for theirs, ours in _NAMES.items():
         name = re.sub(theirs, ours, name)
     return name
+
+
+def _encoder_of(path, found):
+    """An encoder of the depth and width that these names and shapes have; ValueError if there is none."""
+    blocks = {match.groups() for name in found if (match := re.match(r"stages\.(\d+)\.(\d+)\.convs\.0\.weight$", name))}
+    counts = tuple(sum(stage == str(number) for stage, _ in blocks) for number in range(len(CHANNELS)))
+    last = f"stages.{len(CHANNELS) - 1}.0.convs"
+    shape = (f"{last}.2.weight" in found, counts)
+    channels = (*_shape(found.get(f"{last}.0.weight")), 0)[0]
+    name = next((name for name, each in RESNETS.items() if each == shape), None)
+    if name is None or not 1 / CHANNELS[0] <= channels / CHANNELS[-1] <= 8:
+        raise ValueError(f"{path} fits no ResNet: its 4 stages have {', '.join(map(str, counts))} "
+                         f"{'bottleneck ' if shape[0] else ''}blocks, the last of {channels} channels (here "
+                         f"{CHANNELS[-1]} times a width of 1/{CHANNELS[0]} to 8); expected the blocks of one of " +
+                         "; ".join(f"{name}: {', '.join(map(str, each))}" for name, (_, each) in RESNETS.items()) + ".")
+    return ResNetEncoder(name, width=channels / CHANNELS[-1])
 
 
 _KINDS = {"conv": "convs", "bn": "norms"}
@@ -150,8 +168,8 @@ def _require_fit(path, encoder, found, speakers, module):
         faults.append(f"weight has shape {_shape(speakers)}, expected (speakers, {module.dim})")
     if faults:
         more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
-        raise ValueError(f"{path} does not fit {encoder}: {'; '.join(faults[:8])}{more}. Name the encoder that the "
-                         f"checkpoint was trained with: one of {', '.join(RESNETS)}.")
+        raise ValueError(f"{path} does not fit {encoder}: {'; '.join(faults[:8])}{more}. It has to be a checkpoint "
+                         f"of the authors' code, of the encoder that is named, if one is: one of {', '.join(RESNETS)}.")
 
 
 def _shape(value):
