@@ -139,10 +139,24 @@ def test_a_published_list_is_taken_as_it_is(corpus, tmp_path, capsys):
     evaluation = verify.open_evaluation(parameters(trials=str(path)))
     assert evaluation.trials[None]["label"].tolist() == [1, 0, 1, 0]
     assert (evaluation.trials[100]["test_frames"] == 100).all()
-    assert "1 of 2 speakers of the trials are in split 'train' of 'tiny', such as s00" in capsys.readouterr().out
+    assert "1 of 4 speakers of the trials are in split 'train' of 'tiny', such as s00" in capsys.readouterr().out
+    path.write_text("1 s06/u0.wav s06/u1.wav\n0 s06/u0.wav s01/u2.wav\n")  # on the side of the tests alone
+    verify.open_evaluation(parameters(trials=str(path)))
+    assert "1 of 2 speakers of the trials are in split 'train' of 'tiny', such as s01" in capsys.readouterr().out
     path.write_text("1 s06/u0.wav s06/u1.wav\n0 s06/u0.wav s99/u2.wav\n")
     with pytest.raises(ValueError, match="lacks 1 of the 3 utterances of the trial list"):
         verify.open_evaluation(parameters(trials=str(path)))
+
+
+def test_tests_that_repeat_a_short_utterance_are_counted(evaluated, capsys):
+    evaluation = evaluated[0]  # of utterances of 1.2 to 2.4 s
+    trials = evaluation.trials[200]
+    short = (evaluation.corpus.table["duration"].to_numpy()[trials["test_row"]] < 2).sum()
+    verify.print_repeats(evaluation)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"cut to 2 s: {short} of {len(trials)} tests are of an utterance shorter than that, which is " \
+                      "repeated to fill it"
+    assert said[1:] == [f"cut to 1 s: none of {len(trials)} tests is of an utterance shorter than that"]
 
 
 def test_too_many_speakers_a_task_are_refused_by_the_name_of_the_parameter(corpus):

@@ -109,7 +109,8 @@ def open_evaluation(settings):
         raise ValueError(f"corpus {corpus.name!r}, split 'train', has {evaluation.cohort['speaker'].nunique()} "
                          "speakers; centred scores and s-norm need 2 or more. Import it with another split.")
     evaluation.tasks[QUERY_LENGTHS[0]]
-    known = set(corpus.table["speaker"].to_numpy()[evaluation.trials[None]["enrolment_row"]])
+    sides = evaluation.trials[None][["enrolment_row", "test_row"]].to_numpy()
+    known = set(corpus.table["speaker"].to_numpy()[np.unique(sides)])
     seen = known & set(evaluation.corpus.table.loc[evaluation.corpus.table["split"] == "train", "speaker"])
     if seen:
         print(f"{len(seen)} of {len(known)} speakers of the trials are in split 'train' of {corpus.name!r}, such as "
@@ -123,6 +124,15 @@ def save_trial_lists(evaluation, folder):
     names = {length: f"trials_{length_name(length)}.csv" for length in evaluation.trials}
     return {name: save_trials(evaluation.trials[length], evaluation.corpus, Path(folder) / name)
             for length, name in names.items()}
+
+
+def print_repeats(evaluation):
+    """Prints, of each length that tests are cut to, how many are of a shorter utterance and so repeat it."""
+    for length, trials in evaluation.trials.items():
+        if length is not None:
+            short = int((evaluation.frames[trials["test_row"]] < length).sum())
+            print(f"cut to {length / 100:g} s: {short or 'none'} of {len(trials)} tests {'are' if short > 1 else 'is'} "
+                  "of an utterance shorter than that" + (", which is repeated to fill it" if short else ""))
 
 
 def length_name(length):
