@@ -92,8 +92,9 @@ def test_two_processes_train_what_one_does(data_folder, tmp_path, monkeypatch, c
         histories.append(train_protonet(experiment, run)[1])
         records.append(read_json(run.folder / "run.json"))
         shutil.rmtree(run.folder)
-    pd.testing.assert_frame_equal(*histories, check_exact=False, rtol=1e-4)  # less at a usual learning rate: Adam
-    # makes whole steps of gradients that are nothing but rounding
+    losses = [history.filter(like="loss") for history in histories]  # less equal at a usual learning rate: Adam makes
+    pd.testing.assert_frame_equal(*losses, rtol=1e-4)  # whole steps of gradients that are nothing but rounding
+    pd.testing.assert_frame_equal(*histories, rtol=0, atol=0.02)  # a query on the edge may fall on either side
     assert records[1].pop("num_processes") == 2 and "num_processes" not in records[1]["parameters"]
     for name in ("run", "parameters", "precision", "checkpoint_num_way", "init_weights", "machine"):
         assert records[0][name] == records[1][name], name

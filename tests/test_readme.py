@@ -50,7 +50,7 @@ def test_what_pretraining_brings_is_that_of_the_committed_records(committed, tmp
     tables.write_markdown(tmp_path / "pretraining.md", made)
     published = (project_folder() / "figures" / "so762" / "pretraining.md").read_text()
     assert (tmp_path / "pretraining.md").read_text() == published
-    shown = README.partition("### Does pretraining help?")[2].partition("\n## ")[0]
+    shown = README.partition("### Does pretraining help?")[2].partition("\n### ")[0]
     rows = [line for line in shown.splitlines() if line.startswith("| ")]
     assert len(rows) > 6 and all(row in published for row in rows)
     told = re.findall(r"[+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", shown)
