@@ -24,6 +24,7 @@ NOTEBOOKS = (
 )
 QUICK_TRAINING = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1}
 QUICK = {**QUICK_TRAINING, "test_tasks": 20}
+QUICK_JUDGEMENT = {"init": "untrained", "trials_per_speaker": 4, "test_tasks": 20}
 pytestmark = pytest.mark.slow
 
 
@@ -101,8 +102,7 @@ def test_an_autoencoder_of_chapter_04_is_where_chapter_05_starts(demo):
 def test_an_encoder_of_chapter_06_is_what_chapter_07_judges(demo):
     trained, _ = run_notebook("06_short_utterance_training", {"loss_type": "softmax", **QUICK})
     assert (trained / "encoder.safetensors").exists()
-    folder, _ = run_notebook("07_verification_and_identification",
-                             {"init": trained.name, "trials_per_speaker": 4, "test_tasks": 20})
+    folder, _ = run_notebook("07_verification_and_identification", {**QUICK_JUDGEMENT, "init": trained.name})
     record = read_json(folder / "run.json")
     assert record["status"] == "complete" and record["speaker_encoder"]["run"] == trained.name
     assert {row["task"] for row in record["result"]} == {"verification", "identification"}
@@ -141,7 +141,7 @@ def test_a_failing_notebook_names_its_cell_and_leaves_what_it_did(demo):
 
 def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, monkeypatch, capsys):
     shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK,
-               "06_short_utterance_training": QUICK}
+               "06_short_utterance_training": QUICK, "07_verification_and_identification": QUICK_JUDGEMENT}
     quick = tuple((name, {**parameters, **shorter.get(name, {})}) for name, parameters in STEPS)
     monkeypatch.setattr("speakerlib.experiments.workbook.STEPS", quick)
     run_workbook(str(so762))
