@@ -43,7 +43,7 @@ def main(arguments=None):
         demo_corpus()
         run_notebook(NOTEBOOK, {**SHORT, "num_train_iterations": 2, "test_interval": 1, "seed": 999})
         lines = measure(options, Path(folder) / "overhead.yaml")
-    text = "\n".join([f"# {__doc__.splitlines()[0]}", "", *lines, ""])
+    text = "\n".join([f"# {__doc__.partition(';')[0]}", "", *lines, ""])
     (project_folder() / "figures" / "sweeps.md").write_text(text, encoding="utf-8")
     print(text)
 
