@@ -171,13 +171,30 @@ def test_a_front_end_with_changed_settings_computes():
 
 def test_the_working_memory_does_not_grow_with_the_batch(monkeypatch):
     largest = []
-    stft = torch.stft
+    mel_power = front_ends._mel_power
 
-    def counted(waveforms, *args, **kwargs):
+    def counted(front_end, waveforms):
         largest.append(len(waveforms))
-        return stft(waveforms, *args, **kwargs)
+        return mel_power(front_end, waveforms)
 
-    monkeypatch.setattr(front_ends.torch, "stft", counted)
+    monkeypatch.setattr(front_ends, "_mel_power", counted)
     compute(BOCCIO, torch.zeros(64, 48000))
     assert sum(largest) == 64
-    assert max(largest) * 301 * 1025 * 16 <= front_ends.CHUNK_BYTES
+    assert max(largest) * 301 * (2048 * 4 + 1025 * 8) <= front_ends.CHUNK_BYTES
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel")
+@pytest.mark.parametrize("record", [
+    BOCCIO, COMPACT,
+    dataclasses.replace(COMPACT, num_mels=45, n_fft=500, win_length=401, window="hamming", pad_mode="reflect"),
+    dataclasses.replace(COMPACT, num_mels=256, mel_scale="htk")])  # bands of mels too narrow to hold a bin
+def test_mels_in_bands_are_the_filters_product_with_the_whole_power(record):
+    waveforms = torch.from_numpy(clips(24000))
+    window = {"hann": torch.hann_window, "hamming": torch.hamming_window}[record.window](record.win_length)
+    spectrum = torch.stft(waveforms, record.n_fft, record.hop_length, record.win_length, window, center=True,
+                          pad_mode=record.pad_mode, return_complex=True)
+    expected = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2) @ front_ends._filters(record)
+    found = front_ends._mel_power(record, waveforms)
+    assert found.shape == expected.shape
+    for clip, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(clip, wanted, rtol=1e-5, atol=1e-12 * float(wanted.max()))

@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-CHUNK_BYTES = 16e6  # of spectrogram in work at once: fits in the cache, which doubles the speed
+CHUNK_BYTES = 12e6  # of windowed frames and their spectrum in work at once: more leaves the cache, at half the speed
+BAND_MELS = 16  # filtered together: fewer take more products, more take more of the filters' zeros
 SMALLEST_POWER = 1e-10  # librosa's `amin`: keeps the logarithm of digital silence finite
 
 
@@ -95,7 +96,7 @@ def compute(front_end, waveforms):
                          "torch.float32 of shape (batch, samples). Divide int16 samples by 32768.")
     frames = num_frames(front_end, waveforms.shape[1])
     features = torch.empty(len(waveforms), frames, front_end.num_mels, dtype=storage_dtype(front_end))
-    clip_bytes = frames * (front_end.n_fft // 2 + 1) * 16  # complex spectrum, power and a square on the way
+    clip_bytes = frames * (4 * front_end.n_fft + 8 * (front_end.n_fft // 2 + 1))
     chunk = max(1, int(CHUNK_BYTES // clip_bytes))
     with torch.no_grad():
         for first in range(0, len(waveforms), chunk):
@@ -132,22 +133,30 @@ def identifier(front_end):
 
 
 def _mel_power(front_end, waveforms):
-    """(batch, samples) -> (batch, frames, mels)."""
-    window = _window(front_end.window, front_end.win_length)
-    spectrum = torch.stft(waveforms, front_end.n_fft, front_end.hop_length, front_end.win_length, window,
-                          center=True, pad_mode=front_end.pad_mode, return_complex=True)
-    power = spectrum.real.square().add_(spectrum.imag.square())
-    # As torch.stft lays it out in memory, frames come before bins: the product reads it without a copy.
-    return power.transpose(1, 2) @ _filters(front_end)
+    """(batch, samples) -> (batch, frames, mels).
+
+    The same as the filters' product with torch.stft's power. It takes 40 % of the time: only the frames are windowed
+    and transformed, squares of real and imaginary parts are added by the product itself, and each band of mels meets
+    those bins alone that it has.
+    """
+    half = front_end.n_fft // 2  # frames are centred
+    padded = torch.nn.functional.pad(waveforms, (half, half), front_end.pad_mode)
+    frames = padded.unfold(1, front_end.n_fft, front_end.hop_length)  # (batch, frames, n_fft), a view
+    spectrum = torch.fft.rfft(frames * _window(front_end.window, front_end.win_length, front_end.n_fft))
+    squares = torch.view_as_real(spectrum).square_().flatten(2).flatten(0, 1)  # (batch * frames, 2 * bins)
+    mels = torch.empty(len(squares), front_end.num_mels)
+    for place, bins, filters in _bands(front_end):
+        torch.mm(squares[:, bins], filters, out=mels[:, place])
+    return mels.reshape(*spectrum.shape[:2], -1)
 
 
 def _byte_minmax(front_end, mels):
-    decibels = 10 * mels.clamp_(min=SMALLEST_POWER).log10_()
+    decibels = mels.clamp_(min=SMALLEST_POWER).log10_().mul_(10)
     decibels -= decibels.amax(dim=(1, 2), keepdim=True)
     decibels.clamp_(min=-front_end.floor)
     lowest = decibels.amin(dim=(1, 2), keepdim=True)
     span = torch.where(lowest < 0, -lowest, 1.0)  # a constant clip is all zeros, not 0 / 0
-    levels = ((decibels - lowest) / span * 255).to(torch.uint8)  # truncated, as astype(uint8) does
+    levels = decibels.sub_(lowest).div_(span).mul_(255).to(torch.uint8)  # truncated, as astype(uint8) does
     return levels.flip(2) if front_end.flip else levels
 
 
@@ -160,8 +169,27 @@ _SCALINGS = {"byte_minmax": _byte_minmax, "log": _log}
 
 
 @lru_cache(maxsize=16)
-def _window(name, length):
-    return {"hann": torch.hann_window, "hamming": torch.hamming_window}[name](length, periodic=True)
+def _window(name, length, n_fft):
+    """(n_fft,), with zeros on both sides of a shorter window."""
+    window = {"hann": torch.hann_window, "hamming": torch.hamming_window}[name](length, periodic=True)
+    before = (n_fft - length) // 2
+    return torch.nn.functional.pad(window, (before, n_fft - length - before))
+
+
+@lru_cache(maxsize=16)
+def _bands(front_end):
+    """[(mels, columns, filters)]: a slice of mels, the columns of squared parts that they have, and their weights.
+
+    A bin has two columns, its real and its imaginary part.
+    """
+    bands = []
+    for first in range(0, front_end.num_mels, BAND_MELS):
+        filters = _filters(front_end)[:, first:first + BAND_MELS]
+        bins = filters.any(dim=1).nonzero().flatten().tolist() or [0]
+        low, high = bins[0], bins[-1] + 1
+        bands.append((slice(first, first + filters.shape[1]), slice(2 * low, 2 * high),
+                      filters[low:high].repeat_interleave(2, dim=0)))
+    return bands
 
 
 @lru_cache(maxsize=16)
