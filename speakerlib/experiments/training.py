@@ -12,6 +12,7 @@ import torch
 from speakerlib.experiments import devices
 from speakerlib.experiments import training_state as kept
 from speakerlib.experiments.checkpoints import CHECKPOINT, load_checkpoint, load_weights
+from speakerlib.experiments.memory import kept_memory
 from speakerlib.experiments.optimizers import OPTIMIZERS, SCHEDULES, Plateau
 
 __all__ = ["train", "machine_precision", "load_weights", "OPTIMIZERS"]
@@ -80,7 +81,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     try:
         with (_accelerated(model, settings, state, parameter_groups) as (accelerator, stepper),
               _display(folder, saved_step, total, leader, progress) as show,
-              _interrupt_deferred() as interrupted):
+              _interrupt_deferred() as interrupted, kept_memory(devices.num_processes()) as keep):
             plateau = Plateau(stepper, state.setdefault("plateau", {})) if schedule == "plateau" else None
             model.train()
             for step in range(saved_step, total):
@@ -90,6 +91,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                 told = devices.average_gradients(model.parameters(), stop=bool(interrupted))
                 stepper.step()
                 stepper.zero_grad()
+                keep()
                 state["step"] = step + 1
                 kept.add(state, {"training_loss": loss, **scalars})
                 if plateau:
