@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speakerlib.data.audio import AUDIO_SUFFIXES, AudioError, read_audio, to_int16, write_audio
+from speakerlib.data.audio import AUDIO_SUFFIXES, AudioError, read_audio, read_int16, to_int16, write_audio
 
 RATE = 16000
 
@@ -35,6 +35,9 @@ def reason(path):
     with pytest.raises(AudioError) as caught:
         read_audio(path)
     assert caught.value.path == path and str(path) in str(caught.value)
+    with pytest.raises(AudioError) as again:
+        read_int16(path)
+    assert (again.value.path, again.value.reason) == (path, caught.value.reason)
     return caught.value.reason
 
 
@@ -45,6 +48,22 @@ def test_lossless_round_trip_is_exact(tmp_path, suffix):
     assert np.array_equal(to_int16(read_audio(tmp_path / f"a{suffix}")), samples)
     write_audio(tmp_path / f"b{suffix}", samples / np.float32(32768))
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [  # suffix, subtype, rate, channels
+    (".wav", "PCM_16", RATE, 1), (".flac", "PCM_16", RATE, 1), (".wav", "PCM_16", 8000, 1), (".wav", "PCM_16", RATE, 2),
+    (".wav", "PCM_24", RATE, 1), (".flac", "PCM_S8", RATE, 1), (".wav", "FLOAT", RATE, 1), (".ogg", "VORBIS", RATE, 1)])
+def test_samples_as_stored_are_those_of_read_audio(tmp_path, kind):
+    suffix, subtype, rate, channels = kind
+    path = tmp_path / f"a{suffix}"
+    samples = np.random.default_rng(0).normal(0, 0.4, (6 * rate, channels)).clip(-1, 1)
+    soundfile.write(path, samples, rate, subtype)
+    for part in ({}, {"start": 0.7}, {"start": 1.3, "duration": 0.25}, {"duration": 20.0}):
+        found = read_int16(path, **part)
+        assert found.dtype == np.int16
+        assert np.array_equal(found, to_int16(read_audio(path, **part)))
+    with pytest.raises(AudioError, match="nothing after 7.0 s"):
+        read_int16(path, start=7.0)
 
 
 @pytest.mark.parametrize("suffix", [".opus", ".ogg"])

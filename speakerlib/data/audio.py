@@ -9,7 +9,8 @@ from speakerlib.data.files import atomic_path
 
 SAMPLE_RATE = 16000
 AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".m4a", ".mp3", ".webm", ".mp4", ".aac")
-BLOCK = 4096  # samples read or written at a time
+BLOCK = 4096  # samples written at a time, or read of what is kept as floats
+INTEGER_BLOCK = 1 << 16  # read at a time of what is kept as int16
 LARGEST_SAMPLE = 4.0  # decoders overshoot 1 a little; far above it, the file is on another scale
 SMALLEST_RANGE = 1 / 32768  # one step of 16 bits: below it, nothing is left after rounding
 
@@ -40,7 +41,7 @@ def read_audio(path, sample_rate=SAMPLE_RATE, start=0.0, duration=None):
     if not 1000 <= rate <= 768000:
         raise AudioError(path, f"unreadable: a sample rate of {rate} Hz")
     if len(samples) == 0:
-        raise AudioError(path, "empty" if not start else f"empty: nothing after {start:.1f} s")
+        raise AudioError(path, _nothing_after(start))
     if not np.isfinite(samples).all():
         raise AudioError(path, "NaN or infinite samples")
     if np.abs(samples).max() > LARGEST_SAMPLE:
@@ -51,6 +52,23 @@ def read_audio(path, sample_rate=SAMPLE_RATE, start=0.0, duration=None):
     if rate != sample_rate:
         waveform = soxr.resample(waveform, rate, sample_rate)
     return np.clip(waveform, -1, 1)
+
+
+def read_int16(path, start=0.0, duration=None):
+    """to_int16(read_audio(path, ...)) at 16 kHz, sooner where that is what the file holds (wav and flac of 16 bits).
+
+    Raises what read_audio raises.
+    """
+    path = Path(path)
+    _check_file(path)
+    samples = _read_as_stored(path, start, duration)
+    if samples is None:
+        return to_int16(read_audio(path, SAMPLE_RATE, start, duration))
+    if len(samples) == 0:
+        raise AudioError(path, _nothing_after(start))
+    if samples.min() == samples.max():
+        raise AudioError(path, "silent")
+    return samples
 
 
 def write_audio(path, waveform, sample_rate=SAMPLE_RATE):
@@ -138,6 +156,10 @@ def _missing_from_ogg(file, size):
     return "its last page is cut off"
 
 
+def _nothing_after(start):
+    return "empty" if not start else f"empty: nothing after {start:.1f} s"
+
+
 def _read_frames(path, start, duration):
     import soundfile
 
@@ -146,22 +168,46 @@ def _read_frames(path, start, duration):
     except soundfile.LibsndfileError:
         return _read_with_av(path, start, duration)
     with file:
-        first = min(round(start * file.samplerate), file.frames)
-        wanted = file.frames - first
-        if duration is not None:
-            wanted = min(wanted, round(duration * file.samplerate))
-        blocks, missing = [], wanted
+        return _read_blocks(file, path, start, duration, "float32", BLOCK), file.samplerate
+
+
+def _read_as_stored(path, start, duration):
+    """int16 (samples,) of a whole file of one channel of 16 bits at 16 kHz; None for any other."""
+    import soundfile
+
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError:
+        return None
+    with file:
+        if (file.channels, file.samplerate, file.subtype) != (1, SAMPLE_RATE, "PCM_16"):
+            return None
         try:
-            file.seek(first)
-            while missing and len(block := file.read(min(BLOCK, missing), dtype="float32", always_2d=True)):
-                blocks.append(block)
-                missing -= len(block)
-        except soundfile.LibsndfileError:
-            pass  # what the decoder lost is counted below
-        if missing:
-            there = (first + wanted - missing) / file.samplerate
-            raise AudioError(path, f"truncated: {there:.1f} of {file.frames / file.samplerate:.1f} s")
-        return np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32), file.samplerate
+            return _read_blocks(file, path, start, duration, "int16", INTEGER_BLOCK)[:, 0]
+        except AudioError:
+            return None  # read again, in shorter blocks, to say where it ends
+
+
+def _read_blocks(file, path, start, duration, dtype, block):
+    """(frames, channels) of an open file; AudioError if it ends before its header says."""
+    import soundfile
+
+    first = min(round(start * file.samplerate), file.frames)
+    wanted = file.frames - first
+    if duration is not None:
+        wanted = min(wanted, round(duration * file.samplerate))
+    blocks, missing = [], wanted
+    try:
+        file.seek(first)
+        while missing and len(part := file.read(min(block, missing), dtype=dtype, always_2d=True)):
+            blocks.append(part)
+            missing -= len(part)
+    except soundfile.LibsndfileError:
+        pass  # what the decoder lost is counted below
+    if missing:
+        there = (first + wanted - missing) / file.samplerate
+        raise AudioError(path, f"truncated: {there:.1f} of {file.frames / file.samplerate:.1f} s")
+    return np.concatenate(blocks) if blocks else np.zeros((0, file.channels), dtype)
 
 
 def _read_with_av(path, start, duration):

@@ -6,7 +6,7 @@ import zlib
 from collections import deque
 from pathlib import Path
 
-from speakerlib.data.audio import SAMPLE_RATE, AudioError, read_audio, to_int16
+from speakerlib.data.audio import SAMPLE_RATE, AudioError, read_int16
 from speakerlib.data.files import atomic_path, checksum, read_json, write_json
 
 VERSION = 1  # of the layout on disk: raise it when old stores must be rebuilt
@@ -80,16 +80,16 @@ def fault(path, record, with_checksum):
 def decode(path, start, duration, min_seconds):
     """int16 (samples,) little endian, or the reason why there are none."""
     try:
-        waveform = read_audio(path, SAMPLE_RATE, start, duration)
+        samples = read_int16(path, start, duration)
     except AudioError as error:
         return error.reason
     except FileNotFoundError:
         return "missing"
     except OSError as error:  # the disk that holds it
         return f"unreadable: {error.strerror or error}"
-    if len(waveform) < min_seconds * SAMPLE_RATE:
-        return f"too short: {len(waveform) / SAMPLE_RATE:.2f} s, at least {min_seconds:g} s"
-    return to_int16(waveform).astype("<i2", copy=False)
+    if len(samples) < min_seconds * SAMPLE_RATE:
+        return f"too short: {len(samples) / SAMPLE_RATE:.2f} s, at least {min_seconds:g} s"
+    return samples.astype("<i2", copy=False)
 
 
 def _in_order(executor, ahead_at_most, function, calls):
