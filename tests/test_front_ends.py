@@ -1,6 +1,7 @@
 """Front ends: as librosa computes them, clip by clip, whatever the batch."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import librosa
 import numpy as np
@@ -181,6 +182,20 @@ def test_the_working_memory_does_not_grow_with_the_batch(monkeypatch):
     compute(BOCCIO, torch.zeros(64, 48000))
     assert sum(largest) == 64
     assert max(largest) * 301 * (2048 * 4 + 1025 * 8) <= front_ends.CHUNK_BYTES
+
+
+def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_is():
+    waveforms = torch.from_numpy(np.concatenate([clips(48000, seed) for seed in range(3)]))
+    before, computed = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            computed.append(compute(BOCCIO, waveforms))
+            with ThreadPoolExecutor(1) as new_thread:
+                assert torch.get_num_threads() == new_thread.submit(torch.get_num_threads).result() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(computed[0], computed[1]) and torch.equal(computed[0], computed[2])
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel")

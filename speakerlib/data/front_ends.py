@@ -6,6 +6,7 @@ A front end's `identifier` names the features computed with it, so that a change
 import difflib
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
@@ -98,10 +99,13 @@ def compute(front_end, waveforms):
     features = torch.empty(len(waveforms), frames, front_end.num_mels, dtype=storage_dtype(front_end))
     clip_bytes = frames * (4 * front_end.n_fft + 8 * (front_end.n_fft // 2 + 1))
     chunk = max(1, int(CHUNK_BYTES // clip_bytes))
-    with torch.no_grad():
-        for first in range(0, len(waveforms), chunk):
-            mels = _mel_power(front_end, waveforms[first:first + chunk])
-            features[first:first + chunk] = _SCALINGS[front_end.scaling](front_end, mels)
+
+    @torch.no_grad()
+    def fill(first):
+        mels = _mel_power(front_end, waveforms[first:first + chunk])
+        features[first:first + chunk] = _SCALINGS[front_end.scaling](front_end, mels)
+
+    _each_on_one_thread(fill, range(0, len(waveforms), chunk))
     return features.transpose(1, 2)
 
 
@@ -130,6 +134,21 @@ def identifier(front_end):
     """Eight hexadecimal digits that change with any field of the record."""
     record = json.dumps(asdict(front_end), sort_keys=True)
     return hashlib.blake2b(record.encode(), digest_size=4).hexdigest()
+
+
+def _each_on_one_thread(function, items):
+    """function(item) for each, side by side on torch's number of threads.
+
+    Chunks take many short operations: shared by all threads, each would end with waiting for the slowest.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(items) == 1:
+        for item in items:
+            function(item)
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(function, items))
+    torch.set_num_threads(threads)  # the number is each thread's own, but also what new threads begin with
 
 
 def _mel_power(front_end, waveforms):
