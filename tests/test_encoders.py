@@ -3,10 +3,11 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from speakerlib.data.files import project_folder
-from speakerlib.models.encoders import build_encoder, count_parameters
+from speakerlib.models.encoders import build_encoder, count_parameters, folded
 
 
 @pytest.mark.parametrize(("num_mels", "num_frames", "dim"), [(256, 301, 1024), (64, 151, 128), (64, 64, 64)])
@@ -55,6 +56,32 @@ def test_eval_mode_embeds_a_clip_alike_in_any_batch():
     encoder, frames = build_encoder("conv6", 64, 64).eval(), torch.randn(5, 1, 64, 64)
     with torch.no_grad():
         assert torch.allclose(encoder(frames)[:2], encoder(frames[:2]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_mels", "num_frames"), [(64, 151), (256, 301)])
+def test_folding_keeps_the_function_and_the_encoder(num_mels, num_frames):
+    torch.manual_seed(0)
+    encoder = build_encoder("conv6", num_mels, num_frames)
+    for block in encoder.blocks:  # also where a scale is negative: pooling then must not come before it
+        nn.init.normal_(block.norm.weight)
+        nn.init.normal_(block.norm.bias)
+        nn.init.normal_(block.norm.running_mean)
+        nn.init.uniform_(block.norm.running_var, 0.2, 2)
+    encoder.eval()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    frames = torch.randn(3, 1, num_mels, num_frames)
+    with torch.no_grad():
+        expected, found = encoder(frames), folded(encoder)(frames)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_what_cannot_be_folded_stays_itself():
+    other = build_encoder("transformer", 64, 151)
+    assert folded(other) is other
+    wrapped = build_encoder("conv6", 64, 151).eval()
+    wrapped.forward = lambda frames: frames  # as accelerate does it, for another precision
+    assert folded(wrapped) is wrapped
 
 
 def test_models_import_with_torch_alone():

@@ -9,6 +9,7 @@ from speakerlib.data.episodes import EpisodeSampler
 from speakerlib.experiments.evaluation import (
     embed,
     episode_accuracy,
+    inner_products,
     interval_as_published,
     interval_over_speakers,
     interval_over_tasks,
@@ -74,6 +75,29 @@ def test_embedding_leaves_the_encoder_as_it_was(setting):
     embed(encoder, features, np.arange(10))
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_embeddings_are_those_of_the_encoder_in_eval_mode(setting):
+    features, encoder, _ = setting
+    ids = np.arange(len(features.segments))
+    found = embed(encoder, features, ids, batch_size=7)
+    encoder.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(found, encoder(features.read(ids)), rtol=1e-4, atol=1e-5)
+
+
+def test_products_attribute_each_query_as_distances_do(setting):
+    features, encoder, episodes = setting
+    ids = np.arange(len(features.segments))
+    embeddings = embed(encoder, features, ids) + 100  # far from 0, and so close to each other
+    exact = embeddings.double()
+    found = episode_accuracy(embeddings, ids, episodes, tasks_at_once=7, products=inner_products(embeddings))
+    assert np.array_equal(found, episode_accuracy(exact, ids, episodes))
+    assert len(np.unique(found)) > 2  # some queries are hard
+
+
+def test_products_of_very_many_embeddings_are_not_asked_for():
+    assert inner_products(torch.zeros(5000, 2)) is None
 
 
 def test_transductive_accuracy_uses_the_statistics_of_the_task_and_forgets_them(setting):

@@ -4,8 +4,13 @@ import contextlib
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from speakerlib.experiments.memory import kept_memory
+from speakerlib.models.encoders import folded
 from speakerlib.models.objectives import euclidean_logits
+
+MOST_PRODUCTS = 4096  # embeddings
 
 
 def embed(encoder, features, segment_ids, batch_size=256):
@@ -13,29 +18,43 @@ def embed(encoder, features, segment_ids, batch_size=256):
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
+    parts = []
     try:
-        with torch.inference_mode():
-            parts = [
-                encoder(features.read(segment_ids[first : first + batch_size]).to(device)).float().cpu()
-                for first in range(0, len(segment_ids), batch_size)
-            ]
+        network = folded(encoder)
+        with torch.inference_mode(), kept_memory() as keep:
+            for first in range(0, len(segment_ids), batch_size):
+                frames = features.read(segment_ids[first : first + batch_size]).to(device)
+                parts.append(network(frames).float().cpu())
+                keep()
     finally:
         encoder.train(was_training)
     return torch.cat(parts)
 
 
-def episode_accuracy(embeddings, segment_ids, episodes, tasks_at_once=50):
+def episode_accuracy(embeddings, segment_ids, episodes, tasks_at_once=50, products=None):
     """Accuracy of the nearest prototype, from embeddings computed once.
 
     embeddings: (n, dim), row i being segment segment_ids[i] (ascending). Returns (tasks, way): the fraction of each
-    speaker's queries that was attributed to that speaker.
+    speaker's queries that was attributed to that speaker. products: inner_products(embeddings), where many tasks are to
+    come; a query as near to two prototypes as float32 can tell may then go to the other one.
     """
     parts = []
     for first in range(0, len(episodes.support), tasks_at_once):
-        support = embeddings[np.searchsorted(segment_ids, episodes.support[first : first + tasks_at_once])]
-        query = embeddings[np.searchsorted(segment_ids, episodes.query[first : first + tasks_at_once])]
-        parts.append(_fraction_correct(support, query))
+        support, query = (np.searchsorted(segment_ids, side[first : first + tasks_at_once])
+                          for side in (episodes.support, episodes.query))
+        if products is None:
+            parts.append(_fraction_correct(embeddings[support], embeddings[query]))
+        else:
+            parts.append(_fraction_correct_by_products(products, torch.from_numpy(support), torch.from_numpy(query)))
     return torch.cat(parts).numpy()
+
+
+def inner_products(embeddings):
+    """(n, n), float64, for episode_accuracy; None where that would be more than 128 MB: distances then stay quicker."""
+    if len(embeddings) > MOST_PRODUCTS:
+        return None
+    exact = embeddings.double()
+    return exact @ exact.T
 
 
 def transductive_accuracy(encoder, features, episodes):
@@ -122,6 +141,20 @@ def _fraction_correct(support, query):
     logits = euclidean_logits(query.reshape(tasks, way * num_query, dim), support.mean(dim=2))
     truth = torch.arange(way, device=logits.device).repeat_interleave(num_query)
     return (logits.argmax(dim=-1) == truth).float().reshape(tasks, way, num_query).mean(dim=2)
+
+
+def _fraction_correct_by_products(products, support, query):
+    """support: (tasks, way, shot), query: (tasks, way, query), rows of products (n, n), float64 -> (tasks, way).
+
+    |q - p|^2 = |q|^2 - 2 q.p + |p|^2, and a product with a mean is the mean of the products. (In float32 this would
+    lose the digits of a small distance.)
+    """
+    tasks, way, num_query = query.shape
+    by_prototype = F.embedding_bag(support.flatten(0, 1), products, mode="mean").view(tasks, way, -1)  # p.x of all x
+    lengths = by_prototype.gather(2, support).mean(dim=2)  # |p|^2
+    near = 2 * by_prototype.gather(2, query.view(tasks, 1, -1).expand(-1, way, -1)) - lengths[:, :, None]
+    truth = torch.arange(way).repeat_interleave(num_query)
+    return (near.argmax(dim=1) == truth).float().reshape(tasks, way, num_query).mean(dim=2)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from speakerlib.experiments.evaluation import (
     accuracy_by_speaker,
     embed,
     episode_accuracy,
+    inner_products,
     interval_as_published,
     transductive_accuracy,
     with_intervals,
@@ -26,13 +27,13 @@ def nine_cells(experiment, encoder, run, progress=True):
 
     if run.is_complete:
         return run.record["result"]
-    rows = []
+    rows, drawn = [], {}
     with tqdm(total=len(CONDITIONS) * len(NINE_CELLS), desc="test cells", disable=not progress) as bar:
         for condition in CONDITIONS:
             features = experiment.features(condition)
             accuracy_of = accuracy_on(experiment, encoder, features)
             for num_way, num_support in NINE_CELLS:
-                row = _cell(experiment, num_way, num_support, accuracy_of)
+                row = _cell(experiment, num_way, num_support, accuracy_of, drawn)
                 rows.append({"condition": condition, "channel_family": features.channel_family, **row})
                 bar.update()
     return rows
@@ -53,7 +54,8 @@ def accuracy_on(experiment, encoder, features):
         return lambda episodes: transductive_accuracy(encoder, features, episodes)
     ids = features.segments.index[features.segments["split"] == "test"].to_numpy()
     embeddings = embed(encoder, features, ids)
-    return lambda episodes: episode_accuracy(embeddings, ids, episodes)
+    products = inner_products(embeddings)
+    return lambda episodes: episode_accuracy(embeddings, ids, episodes, products=products)
 
 
 def episodes_of_cell(experiment, num_way, num_support):
@@ -66,7 +68,8 @@ def episodes_of_cell(experiment, num_way, num_support):
     return sampler.draw(0, min(experiment.settings.test_tasks, most)), len(sampler.speakers)
 
 
-def _cell(experiment, num_way, num_support, accuracy_of):
+def _cell(experiment, num_way, num_support, accuracy_of, drawn):
+    """A row of the table; drawn: a dict of the episodes drawn for the conditions before, which this one meets too."""
     row = {
         "num_way": num_way,
         "num_support": num_support,
@@ -75,7 +78,9 @@ def _cell(experiment, num_way, num_support, accuracy_of):
         **dict.fromkeys(("interval", "low", "high", "tasks", "speakers", "interval_as_published", "reason")),
     }
     try:
-        episodes, num_speakers = episodes_of_cell(experiment, num_way, num_support)
+        if (num_way, num_support) not in drawn:
+            drawn[num_way, num_support] = episodes_of_cell(experiment, num_way, num_support)
+        episodes, num_speakers = drawn[num_way, num_support]
     except ValueError as error:
         return {**row, "reason": str(error)}
     accuracy = accuracy_of(episodes)
