@@ -38,7 +38,7 @@ BOCCIO = front_ends.FRONT_ENDS["boccio"]
 def main(arguments=None):
     """Writes the section, and returns the times of each suffix."""
     quick = options(__doc__, arguments).quick
-    num_files, repeats, warm_up = (6, 1, 0) if quick else (200, 5, 1)
+    num_files, repeats, warm_up = (6, 1, 0) if quick else (200, 3, 1)
     context = multiprocessing.get_context("fork")  # before this process has threads
     with context.Pool(CORES, torch.set_num_threads, (1,)) as pool, tempfile.TemporaryDirectory() as folder:
         pool.map(_picture_of, [np.zeros(CLIP, np.float32)] * CORES)  # librosa's own preparations

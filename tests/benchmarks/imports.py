@@ -40,7 +40,7 @@ def main(arguments=None):
     if quick:
         statements = {name: statements[name] for name in ("speakerlib", "speakerlib.cli")}
     seconds, loaded = {name: [] for name in statements}, {}
-    for count in tqdm(range(1 if quick else 8), "rounds", leave=False):
+    for count in tqdm(range(1 if quick else 6), "rounds", leave=False):
         for name, statement in statements.items():
             spent, loaded[name] = measure(statement)
             if quick or count:
