@@ -78,4 +78,4 @@ def test_speakers_out_of_order_are_refused(script, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, and would be measured")
 def test_without_a_gpu_nothing_is_measured_and_that_is_said(script, capsys):
     assert script.main([]) == []
-    assert "No GPU" in capsys.readouterr().out
+    assert "Not run on a GPU" in capsys.readouterr().out

@@ -32,6 +32,7 @@ MODES = ("eager", "graph", "compiled")
 SPEAKERS, CLIPS = 1211, 290  # training speakers of VoxCeleb1, and clips of 3 s of each: 27 GB of bytes
 DRAWN_AT_ONCE = 100  # steps
 TOLERANCE = 2e-2  # between ways of stepping, of the first loss: they round bf16 at other places
+TITLE = "Training on one GPU"
 TARGET = "work A's 5,000 steps in under 60 s on one H200, then under 30 s"
 
 
@@ -61,12 +62,15 @@ def main(arguments=None):
     parser.add_argument("--frames", type=Path, help="prepared frames of work A, .npy")
     parser.add_argument("--speakers", type=Path, help="the speaker of each, .npy")
     parser.add_argument("--output", type=Path, help="write the rows as JSON, too")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--write", action="store_true", help="put the report into figures/benchmarks.md, too (this "
+                        "needs the project's other packages)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the script runs, measures nothing")
     chosen = parser.parse_args(arguments)
     cuda = torch.cuda.is_available()
     if not cuda and not chosen.quick:
-        print(f"No GPU is at hand, and nothing was measured. Target, for whoever has one: {TARGET}. `--quick` shows "
-              "that the script runs.")
+        tell(f"Not run on a GPU: none was at hand. Target: {TARGET}. `python tests/benchmarks/gpu_training.py --write` "
+             "measures it on a computer that has one; its drawing, gathering and stepping are tested on a CPU, its "
+             "graphs are not.", chosen.write)
         return []
     device = torch.device("cuda" if cuda else "cpu")
     ceiling = ceilings(device, 256 if chosen.quick else 8192)
@@ -78,7 +82,7 @@ def main(arguments=None):
         frames, first = resident_frames(work, device, chosen, name)
         rows += measure(name, work, frames, first, chosen.modes or (MODES if cuda else ("eager",)), ceiling)
         del frames
-    report(rows, ceiling, device)
+    tell(report(rows, ceiling, device), chosen.write and not chosen.quick)
     if chosen.output:
         chosen.output.write_text(json.dumps({"ceiling": ceiling, "rows": rows}, indent=1), encoding="utf-8")
     return rows
@@ -110,10 +114,7 @@ def resident_frames(work, device, chosen, name):
 
 
 def draw(work, first, number):
-    """Clips of DRAWN_AT_ONCE steps, (steps, tasks, way, support + query), on the device; they depend on number alone.
-
-    Speakers of a task are different, and clips of a speaker.
-    """
+    """Different clips of different speakers for DRAWN_AT_ONCE steps: (steps, tasks, way, support + query)."""
     random = torch.Generator(first.device).manual_seed(number)
     tasks, each = DRAWN_AT_ONCE * work.tasks, work.num_support + work.num_query
     counts = first.diff()
@@ -147,7 +148,6 @@ class Step:
         self.run = self.eager
         self.loss_of = torch.compile(self._loss, dynamic=False) if mode == "compiled" else self._loss
         self.loss = torch.zeros((), device=device)
-        self.mode = mode
 
     def capture(self):
         """Replaces run() by a CUDA graph of it; a few steps are taken on the way."""
@@ -218,11 +218,8 @@ def measure(name, work, frames, first, modes, ceiling):
 
 
 def cost(step, ids):
-    """(operations, bytes) of one step: those of its products, and what its layers read and write if none are joined.
-
-    A layer reads its input and writes its output in forward, and reads its input and the output's gradient and writes
-    the input's in backward.
-    """
+    """(operations of products, bytes) of one step: a layer reads its input and writes its output in forward, and reads
+    its input and the output's gradient and writes the input's in backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     total, hooks = [0], []
@@ -251,16 +248,27 @@ def ceilings(device, size):
 
 
 def report(rows, ceiling, device):
+    """The rows as Markdown."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU, tiny sizes: the times mean nothing"
-    print(f"## Training on a GPU\n\n{name}, torch {torch.__version__}. Target: {TARGET}. A copy moves "
-          f"{ceiling['bytes_per_second'] / 1e12:.3g} TB/s, a product of bf16 matrices computes "
-          f"{ceiling['flops'] / 1e12:.3g} TFLOP/s. Bytes are those that layers move if none are joined.\n")
-    print("| work | step | steps | seconds | steps/s | TFLOP/s | of the product's | TB/s | of the copy's |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        print(f"| {row['work'].upper()} | {row['mode']} | {row['steps']:,} | {row['seconds']:.2f} | "
+    lines = [f"{name}, torch {torch.__version__}. Target: {TARGET}. A copy moves "
+             f"{ceiling['bytes_per_second'] / 1e12:.3g} TB/s, a product of bf16 matrices computes "
+             f"{ceiling['flops'] / 1e12:.3g} TFLOP/s. Bytes are those that layers move if none are joined.", "",
+             "| work | step | steps | seconds | steps/s | TFLOP/s | of the product's | TB/s | of the copy's |",
+             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines += [f"| {row['work'].upper()} | {row['mode']} | {row['steps']:,} | {row['seconds']:.2f} | "
               f"{row['steps_per_second']:.1f} | {row['flops'] / 1e12:.3g} | {row['share_of_flops']:.0%} | "
-              f"{row['bytes_per_second'] / 1e12:.3g} | {row['share_of_bytes']:.0%} |")
+              f"{row['bytes_per_second'] / 1e12:.3g} | {row['share_of_bytes']:.0%} |" for row in rows]
+    return "\n".join(lines)
+
+
+def tell(text, writing):
+    """Prints the section, or writes it beside the other benchmarks' (and prints it)."""
+    if not writing:
+        print(f"## {TITLE}\n\n{text}")
+        return
+    from side_by_side import write
+
+    write(TITLE, text)
 
 
 def _take(step, ids):

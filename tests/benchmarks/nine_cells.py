@@ -40,7 +40,7 @@ def main(arguments=None):
         times = alternate({"the whole table": lambda: table(store, samplers, encoder, tasks),
                            "embedding each clip once": lambda: [embed(encoder, store, ids) for _ in CONDITIONS],
                            **{names[cell]: lambda cell=cell: _train_mode(encoder, anew[cell]) for cell in NINE_CELLS}},
-                          repeats=2 if chosen.quick else 5)
+                          repeats=2 if chosen.quick else 3)
     seconds = {name: float(np.median(times[name])) for name in times}
     rounds = range(len(times["the whole table"]))
     extrapolated = [len(CONDITIONS) * sum(times[name][turn] for name in names.values()) / SUBSET * tasks
