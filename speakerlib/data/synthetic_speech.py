@@ -6,6 +6,7 @@ than in the next. Everything is a function of (seed, number of the speaker).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import soxr
@@ -131,7 +132,7 @@ def _record(spoken, seconds, speaker, recording, draw):
     voice = soxr.resample(voice, ESPEAK_RATE * speaker.tract, SAMPLE_RATE)[:int(seconds * SAMPLE_RATE)]
     voice = voice * (1 + speaker.breath * draw.standard_normal(len(voice)))
     length = len(voice)
-    voice = np.fft.rfft(voice, _FFT) * 10 ** (speaker.tilt * _OCTAVES / 20) * room * line
+    voice = np.fft.rfft(voice, _FFT) * _tilted(speaker.tilt) * room * line
     voice = np.fft.irfft(voice, _FFT)[:length]
     hiss = draw.standard_normal(2 * len(line)).view(np.complex128) * noise * line
     hiss = np.fft.irfft(hiss, _FFT)[:length]
@@ -140,6 +141,11 @@ def _record(spoken, seconds, speaker, recording, draw):
     heard *= 10 ** ((level + draw.normal(0, 1.5)) / 20) / _rms(heard)
     heard *= min(1, 0.98 / np.abs(heard).max())
     return np.round(heard * 32767).astype(np.int16)
+
+
+@lru_cache(maxsize=64)  # one speaker after the other, by several threads
+def _tilted(tilt):
+    return 10 ** (tilt * _OCTAVES / 20)
 
 
 def _rms(waveform):
