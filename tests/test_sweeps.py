@@ -276,7 +276,7 @@ def speech(noise, data_folder, monkeypatch):
     return data_folder
 
 
-TRAINING = {"segment_seconds": 0.9, "num_train_iterations": 200, "test_interval": 20, "print_interval": 20,
+TRAINING = {"segment_seconds": 0.9, "num_train_iterations": 500, "test_interval": 50, "print_interval": 50,
             "batch_size": 4}
 
 
@@ -347,7 +347,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_goes_on_where_it_was(spee
     assert again.returncode == 0 and "2 done of 2 runs" in said
     for run in sweep.runs:
         assert read_json(run.folder / "run.json")["status"] == "complete"
-        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(20, 201, 20))
+        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(50, 501, 50))
     whole, _ = run_notebook(AUTOENCODER, {**sweep.runs[0].parameters, "seed": 0, "print_interval": 10})
     curve = pd.read_csv(whole / "metrics.csv").set_index("step")["validation_loss"].dropna()
     resumed = pd.read_csv(sweep.runs[0].folder / "metrics.csv").set_index("step")["validation_loss"]
@@ -389,7 +389,7 @@ def test_a_worker_elsewhere_is_killed_and_its_run_goes_on_at_another(speech, tmp
     said = process.communicate(timeout=900)[0]
     assert process.returncode == 0 and "3 done of 3 runs" in said
     for run in sweep.runs:
-        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(20, 201, 20))
+        assert pd.read_csv(run.folder / "metrics.csv")["step"].tolist() == list(range(50, 501, 50))
 
 
 def test_a_scheduler_that_is_not_there_is_named(pretended, capsys):

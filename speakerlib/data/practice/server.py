@@ -5,7 +5,6 @@ import select
 import socket
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,7 +59,7 @@ def serve_practice(folder, faults=None, delay=0.0):
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False  # closing waits for them
     request_queue_size = 64
 
     def __init__(self, *arguments):
@@ -84,17 +83,14 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def close_all(self):
-        """Nothing is served after this: open connections are cut, and their threads end."""
+        """Nothing is served after this: open connections are cut, and their threads have ended."""
         self.closing.set()
         self.shutdown()
-        self.server_close()
         with self.lock:
             for connection in self.connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-        patience = time.monotonic() + 5
-        while self.connections and time.monotonic() < patience:
-            time.sleep(0.005)
+        self.server_close()  # joins the threads, which have nobody to talk to
 
 
 class _Handler(BaseHTTPRequestHandler):
