@@ -80,6 +80,33 @@ def test_any_list_agrees_with_the_roc_and_with_counting(drawn):
     np.testing.assert_allclose(np.stack([false_alarm, miss], axis=1), counted, atol=1e-15)
 
 
+def curve_errors(scores, labels):
+    """The definition: every point of the curve is looked at."""
+    false_alarm, miss, threshold = det_points(scores, labels)
+    return {"eer": equal_error_rate(false_alarm, miss),
+            **{f"min_dcf_{p}": min_dcf(false_alarm, miss, p) for p in (0.01, 0.001)},
+            "threshold": threshold[np.abs(miss - false_alarm).argmin()],
+            "targets": np.count_nonzero(labels), "non_targets": np.count_nonzero(np.equal(labels, 0))}
+
+
+@settings(max_examples=300)
+@given(trials, st.sampled_from(["float32", "float64", "int64"]))
+def test_without_the_curve_the_errors_are_the_same_to_the_last_digit(drawn, dtype):
+    scores, labels = (np.array(part) for part in zip(*drawn))
+    scores = (scores / 3 if dtype.startswith("float") else scores).astype(dtype)
+    assert verification_errors(scores, labels) == curve_errors(scores, labels)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("apart", [-1.0, 0.0, 2.0, 4.0, 20.0])
+def test_long_lists_of_any_kind_have_the_errors_of_the_curve(share, apart):
+    random = np.random.default_rng(3)
+    labels = random.random(20_000) < share
+    scores = random.normal(size=20_000) + apart * labels
+    for some in (scores, scores.round(2), scores.astype(np.float32), -np.abs(scores)):
+        assert verification_errors(some, labels.astype(np.int8)) == curve_errors(some, labels)
+
+
 @settings(max_examples=60)
 @given(trials, st.integers(0, 1000))
 def test_errors_depend_on_the_order_of_scores_alone(drawn, seed):
@@ -106,6 +133,9 @@ def test_extremes():
     ([0.1, 0.2], [0, 0], "all 2 trials are non-target trials: expected some target trials"),
     ([0.1, np.nan, 0.3, np.nan], [1, 0, 1, 0], "2 of 4 scores are not finite numbers, the first that of trial 1: nan"),
     ([0.1, 0.2, -np.inf], [1, 0, 1], "1 of 3 scores are not finite.* trial 2: -inf"),
+    ([np.inf, 0.2], [1, 0], "1 of 2 scores are not finite.* trial 0: inf"),
+    ([0.1, 0.2, 0.3], [1, 0, np.nan], "labels such as .*nan.*: expected 1 for one speaker, 0 for two"),
+    ([0.1, 0.2], ["1", "0"], "labels such as .*1.*: expected 1 for one speaker, 0 for two"),
     ([0.1, 0.2], [1, 2], "labels such as .*2.*: expected 1 for one speaker, 0 for two"),
     ([0.1, 0.2], [1, 0, 1], r"scores of shape \(2,\) and labels of shape \(3,\): expected one score"),
     ([[0.1, 0.2]], [[1, 0]], r"scores of shape \(1, 2\)"),

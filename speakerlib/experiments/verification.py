@@ -1,5 +1,6 @@
-"""Errors of speaker verification: misses and false alarms by one sort, EER, minDCF, and intervals over speakers."""
+"""Errors of speaker verification: misses and false alarms, EER and minDCF by sorting, intervals over speakers."""
 
+from bisect import bisect_left
 from collections import namedtuple
 
 import numpy as np
@@ -52,12 +53,17 @@ def min_dcf(false_alarm, miss, p_target):
 def verification_errors(scores, labels):
     """{eer, min_dcf_0.01, min_dcf_0.001, threshold, targets, non_targets} of a list of scored trials (see det_points).
 
-    threshold: the score at which the two errors are nearest to each other.
+    threshold: the score at which the two errors are nearest to each other. The values are those of det_points' curve
+    to the last digit, found without the curve: targets and non-targets are sorted apart, which needs no argsort.
     """
-    false_alarm, miss, threshold = det_points(scores, labels)
-    targets = int(np.count_nonzero(labels))
-    return {**_summary(false_alarm, miss), "threshold": float(threshold[np.abs(miss - false_alarm).argmin()]),
-            "targets": targets, "non_targets": len(labels) - targets}
+    scores, target = _check(scores, labels)
+    targets, non_targets = scores.compress(target), scores.compress(~target)
+    targets.sort()
+    non_targets.sort()
+    eer, threshold = _crossing(targets, non_targets)
+    costs = _least_costs(targets, non_targets)
+    return {"eer": eer, **{f"min_dcf_{p}": cost for p, cost in zip(P_TARGETS, costs)}, "threshold": threshold,
+            "targets": len(targets), "non_targets": len(non_targets)}
 
 
 def errors_with_intervals(scores, labels, enrolment_speakers, test_speakers, seed=0, draws=1000):
@@ -68,11 +74,11 @@ def errors_with_intervals(scores, labels, enrolment_speakers, test_speakers, see
     bootstrap, Snijders and Borgatti 1999), since one voice that is easily mistaken spoils many trials at once. Each
     draw finds a threshold of its own, so that minDCF's interval reaches further down than up.
     """
-    values = _summary(*det_points(scores, labels)[:2])
+    values = verification_errors(scores, labels)
     scores, labels = _check(scores, labels)
     pairs = _pairs(labels, enrolment_speakers, test_speakers)
     drawn = _bootstrap([_rank(scores, labels, *pairs[:2])], pairs.speakers, seed, draws)
-    return {name: (values[name], *_limits(part)) for name, part in zip(values, drawn[:, 0].T)}
+    return {name: (values[name], *_limits(part)) for name, part in zip(_NAMES, drawn[:, 0].T)}
 
 
 def errors_over_seeds(scores, labels, enrolment_speakers, test_speakers, seed=0, draws=1000):
@@ -112,13 +118,48 @@ def _summary(false_alarm, miss):
             **{f"min_dcf_{p}": min_dcf(false_alarm, miss, p) for p in P_TARGETS}}
 
 
+def _crossing(targets, non_targets):
+    """(EER, threshold) of sorted scores: where miss - false alarm, which rises with the threshold, comes to 0."""
+    def rates(threshold):
+        return ((len(non_targets) - np.searchsorted(non_targets, threshold)) / len(non_targets),
+                np.searchsorted(targets, threshold) / len(targets))
+
+    def crossed(threshold):
+        false_alarm, miss = rates(threshold)
+        return miss - false_alarm >= 0
+
+    places = [bisect_left(part, True, key=crossed) for part in (targets, non_targets)]
+    after = min((part[place] for part, place in zip((targets, non_targets), places) if place < len(part)),
+                default=np.inf)
+    below = [(part, np.searchsorted(part, after)) for part in (targets, non_targets)]
+    before = max(part[place - 1] for part, place in below if place)
+    false_alarm, miss = np.transpose([rates(before), rates(after)])
+    return equal_error_rate(false_alarm, miss), float((before, after)[np.abs(miss - false_alarm).argmin()])
+
+
+def _least_costs(targets, non_targets):
+    """minDCF of each of P_TARGETS, of sorted scores.
+
+    The best threshold lies just above a non-target's score, or accepts all: lowered from there to the next one, it
+    gains targets alone. Nor does it let more non-targets pass than cost as much as accepting nothing at all,
+    p_target / (1 - p_target) of them, so that the few highest are enough.
+    """
+    share = max(p / (1 - p) for p in P_TARGETS)
+    highest = non_targets[-min(len(non_targets), int(share * len(non_targets)) + 2):]
+    passed = len(highest) - np.searchsorted(highest, highest, side="right")
+    missed = np.searchsorted(targets, highest, side="right")
+    false_alarm, miss = np.append(1, passed / len(non_targets)), np.append(0, missed / len(targets))
+    return [min_dcf(false_alarm, miss, p) for p in P_TARGETS]
+
+
 def _errors_by_seed(methods, labels, enrolment_speakers, test_speakers, seed, draws):
     """Errors (methods, seeds, measures) of scores (seeds, trials) each, and their means over speakers and seeds drawn
     again, (draws, methods, measures): all methods meet the same draws.
     """
     methods = [np.atleast_2d(np.asarray(scores)) for scores in methods]
     num_seeds = len(methods[0])
-    values = np.array([[list(_summary(*det_points(row, labels)[:2]).values()) for row in scores] for scores in methods])
+    found = [[verification_errors(row, labels) for row in scores] for scores in methods]
+    values = np.array([[[errors[name] for name in _NAMES] for errors in row] for row in found])
     pairs = _pairs(_check(methods[0][0], labels)[1], enrolment_speakers, test_speakers)
     ranked = [_rank(*_check(row, labels), *pairs[:2]) for scores in methods for row in scores]
     drawn = _bootstrap(ranked, pairs.speakers, seed, draws).reshape(draws, len(methods), num_seeds, -1)
@@ -146,9 +187,9 @@ def _check(scores, labels):
                          f"that of trial {first}: {scores[first]}. Look at the embeddings of its utterances: silence, "
                          "or a training that diverged?")
     target = labels == 1
-    wrong = ~target & (labels != 0)
-    if wrong.any():
-        raise ValueError(f"labels such as {labels[wrong][0]!r}: expected 1 for one speaker, 0 for two.")
+    if np.count_nonzero(target) + np.count_nonzero(labels == 0) < len(labels):
+        wrong = labels[~target & (labels != 0)]
+        raise ValueError(f"labels such as {wrong[0]!r}: expected 1 for one speaker, 0 for two.")
     if target.all() or not target.any():
         kind, missing = ("target", "non-target") if target.all() else ("non-target", "target")
         raise ValueError(f"all {len(target):,} trials are {kind} trials: expected some {missing} trials, too, since "
