@@ -1,7 +1,9 @@
 """Front ends: as librosa computes them, clip by clip, whatever the batch."""
 
 import dataclasses
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from zlib import crc32
 
 import librosa
 import numpy as np
@@ -196,6 +198,44 @@ def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_is():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(computed[0], computed[1]) and torch.equal(computed[0], computed[2])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_computes_with_threads_of_its_own():
+    waveforms = torch.from_numpy(clips(48000, 0).repeat(6, axis=0))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        known = compute(BOCCIO, waveforms)
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+        child = context.Process(daemon=True, target=lambda: answers.put(
+            crc32(compute(BOCCIO, waveforms).numpy().tobytes())))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0 and answers.get() == crc32(known.numpy().tobytes())
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_in_a_thread_is_raised_and_the_next_clips_are_computed(monkeypatch):
+    waveforms, mel_power = torch.zeros(8, 48000), front_ends._mel_power
+
+    def fails(front_end, waveforms):
+        raise MemoryError("no room")
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr(front_ends, "_mel_power", fails)
+        with pytest.raises(MemoryError, match="no room"):
+            compute(BOCCIO, waveforms)
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(front_ends, "_mel_power", mel_power)
+        assert not compute(BOCCIO, waveforms).any()
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel")

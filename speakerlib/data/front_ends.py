@@ -6,7 +6,8 @@ A front end's `identifier` names the features computed with it, so that a change
 import difflib
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
@@ -146,9 +147,27 @@ def _each_on_one_thread(function, items):
         for item in items:
             function(item)
         return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(function, items))
+    left = iter(items)
+
+    def work():
+        for item in left:
+            function(item)
+
+    pool = _threads(threads, os.getpid())
+    under_way = [pool.submit(work) for _ in range(threads)]
+    wait(under_way)
     torch.set_num_threads(threads)  # the number is each thread's own, but also what new threads begin with
+    for done in under_way:
+        done.result()
+
+
+@lru_cache(maxsize=1)
+def _threads(threads, process):
+    """Threads of one thread of torch's each, which stay: new ones would ask for all their memory anew, batch by batch.
+
+    process: its number, since a forked one has no threads.
+    """
+    return ThreadPoolExecutor(threads, "features", torch.set_num_threads, (1,))
 
 
 def _mel_power(front_end, waveforms):
