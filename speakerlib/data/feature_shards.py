@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _compute_missing(folder, shards, corpus, segments, front_end, settings, plan
         for shard in shards:
             if shard["checksum"] is None:
                 rows = segments.iloc[first:first + shard["segments"]]
-                batches = _batches(corpus, rows, front_end, settings, pool)
+                batches = _one_ahead(_batches(corpus, rows, front_end, settings, pool))
                 shard["checksum"] = write_shard(folder / shard["name"], batches, plan, bar)
             first += shard["segments"]
 
@@ -136,7 +137,7 @@ def _batches(corpus, rows, front_end, settings, pool):
         part = rows.iloc[first:first + batch]
         places = zip(part["utterance"].tolist(), part["start"].tolist(), part["length"].tolist())
         samples = [corpus.waveforms.read(utterance, start, length) for utterance, start, length in places]
-        waveforms = torch.from_numpy(np.stack(samples)).to(torch.float32) / 32768
+        waveforms = torch.from_numpy(np.stack(samples)).to(torch.float32).div_(32768)
         if settings["condition"] == "changed":
             table = corpus.table.iloc[part["utterance"].to_numpy()]
             names = (table["speaker"].astype(str) + "/" + table["session"].astype(str) + "/"
@@ -145,6 +146,15 @@ def _batches(corpus, rows, front_end, settings, pool):
             babble = pool.mix(part["utterance"], seeds, waveforms.shape[1]) if pool else None
             waveforms = channels.apply_channels(waveforms, seeds, settings["channel_family"], babble)
         yield front_ends.compute(front_end, waveforms).transpose(1, 2).contiguous().numpy()
+
+
+def _one_ahead(batches):
+    """The same batches of an iterator, each worked out while the one before it is written."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def write_shard(path, batches, plan, bar):
