@@ -66,6 +66,32 @@ def test_samples_as_stored_are_those_of_read_audio(tmp_path, kind):
         read_int16(path, start=7.0)
 
 
+def wav_of(samples, form, before=b"", after=b"", declared=None):
+    """A wav file made by hand: form is its fmt chunk, before and after are chunks around the samples."""
+    data = samples.astype("<i2").tobytes()
+    body = b"WAVE" + b"fmt " + struct.pack("<I", len(form)) + form + before
+    body += b"data" + struct.pack("<I", len(data) if declared is None else declared) + data + after
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+PLAIN = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
+ODD_CHUNK = b"LIST" + struct.pack("<I", 5) + b"INFOx" + b"\0"
+EXTENSIBLE = struct.pack("<HHIIHHHHIH", 0xFFFE, 1, RATE, 2 * RATE, 2, 16, 22, 16, 4, 1) + bytes.fromhex(
+    "000000001000800000aa00389b71")
+
+
+@pytest.mark.parametrize("parts", [
+    {"form": PLAIN}, {"form": PLAIN + b"\0\0"}, {"form": EXTENSIBLE}, {"form": PLAIN, "before": ODD_CHUNK},
+    {"form": PLAIN, "after": ODD_CHUNK + b"junk"}, {"form": PLAIN, "declared": 0x7FFFFFFF}])
+@pytest.mark.parametrize("part", [(0.0, None), (0.25, 0.5), (0.9, 5.0), (0.33333, None)])
+def test_a_wav_of_any_chunks_has_the_samples_that_soundfile_finds(tmp_path, parts, part):
+    samples = np.random.default_rng(1).integers(-32768, 32768, RATE).astype(np.int16)
+    (tmp_path / "a.wav").write_bytes(wav_of(samples, **parts))
+    read = read_int16(tmp_path / "a.wav", *part)
+    assert read.dtype == np.int16 and len(read) > 1000
+    np.testing.assert_array_equal(read, to_int16(read_audio(tmp_path / "a.wav", RATE, *part)))
+
+
 @pytest.mark.parametrize("suffix", [".opus", ".ogg"])
 def test_lossy_round_trip_sounds_the_same(tmp_path, suffix):
     waveform = tone(12.0)

@@ -1,5 +1,6 @@
 """Reads any audio file as one channel at one rate, or says in a few words why it cannot."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -175,6 +176,9 @@ def _read_as_stored(path, start, duration):
     """int16 (samples,) of a whole file of one channel of 16 bits at 16 kHz; None for any other."""
     import soundfile
 
+    samples = _read_plain_wav(path, start, duration)
+    if samples is not None:
+        return samples
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
@@ -188,14 +192,40 @@ def _read_as_stored(path, start, duration):
             return None  # read again, in shorter blocks, to say where it ends
 
 
+def _read_plain_wav(path, start, duration):
+    """The same of a wav file whose samples lie in it as they are, at once; None for any other, or if it is odd."""
+    with open(path, "rb") as file:
+        head, plain = file.read(12), False
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return None
+        while len(chunk := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", chunk)
+            body = file.tell()
+            if name == b"data":
+                frames = length // 2
+                if not plain or not frames or body + length > os.fstat(file.fileno()).st_size:
+                    return None
+                first, wanted = _part(frames, SAMPLE_RATE, start, duration)
+                file.seek(body + 2 * first)
+                samples = np.fromfile(file, "<i2", wanted)
+                return samples if len(samples) == wanted else None
+            if name == b"fmt " and length >= 16:
+                plain = struct.unpack("<HHIIHH", file.read(16)) == (1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
+            file.seek(body + length + length % 2)
+    return None
+
+
+def _part(frames, rate, start, duration):
+    """(first frame, number of frames) of a part in seconds of a file of so many frames."""
+    first = min(round(start * rate), frames)
+    return first, frames - first if duration is None else min(frames - first, round(duration * rate))
+
+
 def _read_blocks(file, path, start, duration, dtype, block):
     """(frames, channels) of an open file; AudioError if it ends before its header says."""
     import soundfile
 
-    first = min(round(start * file.samplerate), file.frames)
-    wanted = file.frames - first
-    if duration is not None:
-        wanted = min(wanted, round(duration * file.samplerate))
+    first, wanted = _part(file.frames, file.samplerate, start, duration)
     blocks, missing = [], wanted
     try:
         file.seek(first)

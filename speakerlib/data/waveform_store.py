@@ -48,7 +48,7 @@ def build_waveform_store(paths, folder, *, starts=None, durations=None, min_seco
         if missing:
             require_space(folder, _estimate_bytes(missing), "The waveform store")
             (folder / "index.json").unlink(missing_ok=True)  # what it describes is about to change
-            with (ThreadPoolExecutor(num_workers := num_workers or os.cpu_count()) as executor,
+            with (ThreadPoolExecutor(num_workers := num_workers or _cores()) as executor,
                   _progress_bar(len(jobs), len(jobs) - len(missing), progress) as bar):
                 for number, part in enumerate(slices):
                     if records[number] is None:
@@ -130,6 +130,11 @@ class WaveformStore:
                 self._maps.pop(next(iter(self._maps)), None)
             self._maps[number] = samples
         return samples
+
+
+def _cores():
+    """Those that this process may use: decoders that wait for one another take longer than one of them alone."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @contextmanager
