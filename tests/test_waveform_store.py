@@ -273,3 +273,29 @@ def test_killed_and_run_again_ends_with_the_same_bytes(files, tmp_path):
     build(files, folder, shard_utterances=2)
     assert (folder / "shard-00000.int16").stat().st_ino == before, "a finished shard was built again"
     assert content(folder) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".opus", ".m4a"])
+def test_the_space_that_a_store_will_take_is_told_without_decoding_where_a_header_tells(tmp_path, suffix, monkeypatch):
+    paths, decoded = [str(tmp_path / f"{number}{suffix}") for number in range(3)], []
+    waveform = np.random.default_rng(0).normal(0, 0.1, 32000).clip(-1, 1).astype(np.float32)
+    for path in paths:
+        if suffix == ".m4a":  # soundfile does not know it
+            Path(path).write_bytes(b"none")
+        else:
+            write_audio(path, waveform)
+    read = waveform_store.decode
+    monkeypatch.setattr(waveform_store, "decode", lambda path, *rest: decoded.append(path) or read(path, *rest))
+    estimated = waveform_store._estimate_bytes([(path, 0.0, None) for path in paths])
+    assert estimated == (0 if suffix == ".m4a" else pytest.approx(3 * 64000, rel=0.01))
+    assert decoded == (paths if suffix == ".m4a" else [])
+
+
+def test_a_header_that_cannot_be_true_asks_for_no_space(tmp_path):
+    samples = np.random.default_rng(0).integers(-3000, 3000, 32000).astype(np.int16)
+    write_audio(tmp_path / "a.flac", samples)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] |= 0x0F  # the number of samples in its header: 2 ** 36 or so
+    content[22:26] = b"\xff" * 4
+    (tmp_path / "a.flac").write_bytes(content)
+    assert waveform_store._estimate_bytes([(str(tmp_path / "a.flac"), 0.0, None)]) <= 64000

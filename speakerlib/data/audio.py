@@ -47,7 +47,8 @@ def read_audio(path, sample_rate=SAMPLE_RATE, start=0.0, duration=None):
         raise AudioError(path, "NaN or infinite samples")
     if np.abs(samples).max() > LARGEST_SAMPLE:
         raise AudioError(path, f"samples up to {np.abs(samples).max():.0f}, expected -1 to 1")
-    waveform = np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
+    one = samples.shape[1] == 1  # its own mean, which takes numpy longer than all checks
+    waveform = np.ascontiguousarray(samples[:, 0] if one else samples.mean(axis=1, dtype=np.float32))
     if np.ptp(waveform) < SMALLEST_RANGE:
         raise AudioError(path, "silent")
     if rate != sample_rate:

@@ -24,6 +24,7 @@ from speakerlib.data.waveform_shards import (
 )
 
 OPEN_SHARDS = 256  # mapped at once: each holds a file descriptor
+MOST_COMPRESSED = 100  # times as large as its file is speech at most: Opus at 6 kbit/s is 43 times
 
 
 def build_waveform_store(paths, folder, *, starts=None, durations=None, min_seconds=0.5,
@@ -169,13 +170,26 @@ def _write_index(folder, records):
 
 
 def _estimate_bytes(jobs, num_sampled=16):
-    """What the decoded files will take, from their durations or from a few of them decoded."""
+    """What the decoded files will take, from their durations or from the headers of a few of them."""
     if all(duration is not None for _, _, duration in jobs):
         return 2 * SAMPLE_RATE * sum(duration for _, _, duration in jobs)
     sizes = {path: os.path.getsize(path) for path, _, _ in jobs if os.path.exists(path)}
     encoded = decoded = 0
     for path in list(sizes)[::max(1, len(sizes) // num_sampled)]:
-        samples = decode(path, 0.0, None, 0.0)
-        if not isinstance(samples, str):
-            encoded, decoded = encoded + sizes[path], decoded + samples.nbytes
+        if taken := _decoded_bytes(path, sizes[path]):
+            encoded, decoded = encoded + sizes[path], decoded + taken
     return sum(sizes.values()) * decoded / encoded if encoded else 0
+
+
+def _decoded_bytes(path, size):
+    """What one file will take: by its header, or decoded if that is missing or cannot be true; 0 if unusable."""
+    import soundfile
+
+    try:
+        taken = round(2 * SAMPLE_RATE * soundfile.info(path).duration)
+        if 0 < taken <= MOST_COMPRESSED * size:
+            return taken
+    except soundfile.SoundFileError:
+        pass
+    samples = decode(path, 0.0, None, 0.0)
+    return 0 if isinstance(samples, str) else samples.nbytes
