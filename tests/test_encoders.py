@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from speakerlib.data.files import project_folder
-from speakerlib.models.encoders import build_encoder, count_parameters, folded
+from speakerlib.models.encoders import as_numbers, build_encoder, count_parameters, folded
 
 
 @pytest.mark.parametrize(("num_mels", "num_frames", "dim"), [(256, 301, 1024), (64, 151, 128), (64, 64, 64)])
@@ -30,6 +30,33 @@ def test_features_of_another_front_end_are_refused():
     encoder = build_encoder("conv6", 64, 151)
     with pytest.raises(ValueError, match=r"\(batch, 1, 64, 151\) and got \(2, 1, 256, 301\)"):
         encoder(torch.randn(2, 1, 256, 301))
+
+
+@pytest.mark.parametrize("name", ["conv6", "transformer"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_bytes_give_embeddings_and_gradients_of_the_same_numbers(name, bf16):
+    """To the last bit, however the bytes lie in memory: stores have them frames first."""
+    torch.manual_seed(0)
+    encoder = build_encoder(name, 64, 96).train()
+    stored = torch.randint(256, (6, 96, 64), dtype=torch.uint8).transpose(1, 2).unsqueeze(1)
+    found = []
+    for frames in (stored, stored.contiguous().float()):
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            embeddings = encoder(frames)
+        embeddings.float().square().sum().backward()
+        found.append([embeddings.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_byte_is_a_number_of_sixteen_bits(dtype):
+    levels = torch.arange(256, dtype=torch.uint8)
+    with torch.autocast("cpu", dtype):
+        numbers = as_numbers(levels)
+    assert numbers.dtype == dtype and torch.equal(numbers.double(), levels.double())
+    assert as_numbers(levels).dtype == torch.float32
+    assert as_numbers(levels.double()).dtype == torch.float64  # only bytes are changed
 
 
 def test_an_unknown_encoder_is_refused_with_the_known_names():

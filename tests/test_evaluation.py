@@ -29,7 +29,7 @@ class Features:
         names = np.repeat([f"s{i}" for i in range(speakers)], segments)
         self.segments = pd.DataFrame({"speaker": names, "session": "1", "utterance": np.arange(len(names))})
 
-    def read(self, ids):
+    def read(self, ids, keep_bytes=False):
         return self.frames[torch.as_tensor(ids)]
 
 

@@ -149,6 +149,23 @@ def test_what_is_read_is_the_front_end_of_the_segment(corpus, monkeypatch, name,
         assert (features_read - expected).abs().max() <= (1.0 if name == "boccio" else 2 ** -6)
 
 
+@pytest.mark.parametrize("name", ["boccio", "compact", "log_mel"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bytes_that_are_kept_are_the_numbers_that_are_read(corpus, monkeypatch, name, threads):
+    monkeypatch.setattr(feature_shards, "SHARD_BYTES", 200_000)
+    monkeypatch.setattr("speakerlib.data.features.COPY_BYTES", 200_000)  # so that several threads have work
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    store = prepare_features(corpus, name, 1.5, progress=False)
+    assert len(shard_files(store.folder)) > 1
+    one_by_one = torch.cat([store.read([number]) for number in range(len(store))])
+    ids = np.random.default_rng(1).integers(len(store), size=70)
+    assert torch.equal(store.read(ids), one_by_one[torch.from_numpy(ids)])
+    kept = store.read(ids, keep_bytes=True)
+    assert kept.dtype == (torch.uint8 if name == "boccio" else torch.float32)
+    assert torch.equal(kept.float(), one_by_one[torch.from_numpy(ids)])
+    assert store.read([], keep_bytes=True).shape == (0, 1, store.num_mels, store.num_frames)
+
+
 def test_the_channel_seed_and_the_condition_change_the_features(corpus):
     recorded, first, second = (
         prepare_features(corpus, condition=condition, channel_seed=seed, progress=False).read(range(20))

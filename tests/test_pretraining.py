@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
 from speakerlib.data.demo_corpus import demo_corpus
+from speakerlib.data.features import FeatureStore
 from speakerlib.experiments import nine_cells, protonet
 from speakerlib.experiments.evaluation import paired_interval
 from speakerlib.experiments.filmstrip import read_filmstrip
@@ -109,12 +110,25 @@ def test_only_train_clips_train_and_only_checkpoint_clips_check(data, monkeypatc
         pretraining, asked = open_pretraining(settings(protocol=protocol)), []
         features = pretraining.features
         read = features.read
-        monkeypatch.setattr(features, "read", lambda ids: asked.append(np.asarray(ids)) or read(ids))
+        monkeypatch.setattr(features, "read", lambda ids, **how: asked.append(np.asarray(ids)) or read(ids, **how))
         run = start_run(NOTEBOOK, pretraining.settings, pretraining.corpus)
         pretrain(pretraining, run)
         splits = [set(pretraining.segments["split"].to_numpy()[ids]) for ids in asked]
         assert all(found in ({"train"}, {split}) for found in splits) and {"train"} in splits and {split} in splits
         assert run.record["checkpoint_split"] == split
+
+
+@pytest.mark.parametrize("encoder", ["conv6", "transformer"])
+def test_training_on_bytes_is_training_on_their_numbers(data, monkeypatch, encoder):
+    _, run, _, history = trained(front_end="boccio", encoder=encoder)
+    expected = left_in(run.folder)
+    shutil.rmtree(run.folder)
+    read = FeatureStore.read
+    monkeypatch.setattr(FeatureStore, "read", lambda store, ids, keep_bytes=False: read(store, ids))
+    _, run, _, again = trained(front_end="boccio", encoder=encoder)
+    pd.testing.assert_frame_equal(history, again, check_exact=True)
+    tensors, metrics, _ = left_in(run.folder)
+    assert metrics == expected[1] and all(torch.equal(value, tensors[name]) for name, value in expected[0].items())
 
 
 def test_a_resumed_training_equals_one_that_was_not_interrupted(data):

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
+from speakerlib.data.features import FeatureStore
 from speakerlib.data.files import read_json
 from speakerlib.experiments.nine_cells import nine_cells
 from speakerlib.experiments.parameters import notebook_parameters
@@ -48,6 +50,35 @@ def test_a_small_corpus_plays_with_the_speakers_it_has(data_folder, tmp_path, ca
     assert {row["condition"]: row["channel_family"] for row in rows} == {"recorded": None, "changed": "I"}
     by_cell = {(row["condition"], row["num_support"]): row["episodes"] for row in filled}
     assert by_cell["recorded", 1] == by_cell["changed", 1] != by_cell["recorded", 5]  # conditions are paired
+
+
+def test_training_on_bytes_is_training_on_their_numbers(data_folder, tmp_path, monkeypatch):
+    """To the last bit: all rows, and each weight."""
+    settings = experiment_of(data_folder, tmp_path, {"train": 4, "validation": 3, "test": 3}, front_end="boccio",
+                             segment_seconds=1.0)
+    threads, read, left = torch.get_num_threads(), FeatureStore.read, []
+    torch.set_num_threads(1)
+    try:
+        for keeps in (True, False):
+            kinds = set()
+
+            def noting(store, ids, keep_bytes=False, keeps=keeps, kinds=kinds):
+                frames = read(store, ids, keep_bytes=keep_bytes and keeps)
+                kinds.add(frames.dtype)
+                return frames
+
+            monkeypatch.setattr(FeatureStore, "read", noting)
+            experiment = open_experiment(settings)
+            run = start_run("05_protonet_training", settings, experiment.corpus)
+            encoder, history = train_protonet(experiment, run)
+            assert kinds == {torch.uint8 if keeps else torch.float32}
+            left.append((history, encoder.state_dict()))
+            shutil.rmtree(run.folder)
+    finally:
+        torch.set_num_threads(threads)
+    (history, weights), (expected, expected_weights) = left
+    pd.testing.assert_frame_equal(history, expected, check_exact=True)
+    assert all(torch.equal(weights[name], expected_weights[name]) for name in expected_weights)
 
 
 def test_what_cannot_work_is_refused_before_features_are_made(data_folder, tmp_path):

@@ -4,6 +4,7 @@ A segment's number is its row in `segment_table`, which depends on the corpus an
 the same number is the same speech in every front end and condition, so that comparisons can be paired.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from speakerlib.data import channels, files, front_ends
 from speakerlib.data.feature_shards import FORMAT, build_shards, require_whole, settings_hash
 
 CHECK_BYTES = 2e9  # a store up to this size is read through when it is opened, to find flipped bytes
+COPY_THREADS, COPY_BYTES = 4, 4e6  # at most so many threads copy what is read, and each has so much or more of it
+COPY_SEGMENTS = 16  # in one go: two threads that ask for the interpreter segment by segment wait for each other
 CONDITIONS = ("recorded", "changed")
 
 
@@ -108,9 +111,11 @@ class FeatureStore:
     def __len__(self):
         return self._index["num_segments"]
 
-    def read(self, segment_ids):
+    def read(self, segment_ids, keep_bytes=False):
         """Normalised features, float32 (n, 1, mels, frames), of integer segment ids (n,), in their order.
 
+        keep_bytes: a store of bytes gives them as they are, uint8, a quarter of the memory and no work; encoders take
+        them (see encoders.as_numbers). Other stores give what they always do.
         Raises IndexError for an id that is not a row of `segments`.
         """
         ids = np.asarray(segment_ids)
@@ -119,11 +124,30 @@ class FeatureStore:
         if len(ids) and not 0 <= ids.min() <= ids.max() < len(self):
             raise IndexError(f"segment ids from {ids.min()} to {ids.max()}; expected 0 to {len(self) - 1}: "
                              f"the rows of `segments` in {self.folder}.")
+        features = torch.from_numpy(self._gather(ids)).transpose(1, 2)
+        if not (keep_bytes and features.dtype == torch.uint8 and not self.front_end.mean_normalise):
+            features = front_ends.normalise(self.front_end, features)
+        return features.unsqueeze(1)
+
+    def _gather(self, ids):
+        """What is stored of segments, (n, frames, mels), copied once, straight from the maps."""
         stored = np.empty((len(ids), self.num_frames, self.num_mels), self._index["dtype"])
-        for row in np.argsort(ids):  # in the disk's order
-            shard, place = divmod(int(ids[row]), self._index["shard_segments"])
-            stored[row] = self._shards[shard][place]
-        return front_ends.normalise(self.front_end, torch.from_numpy(stored).transpose(1, 2)).unsqueeze(1)
+        shards, places = np.divmod(ids.astype(np.int64), self._index["shard_segments"])
+        firsts = np.union1d(np.flatnonzero(np.diff(shards)) + 1, np.arange(0, len(ids), COPY_SEGMENTS))
+        runs = sorted(zip(ids[firsts], firsts, [*firsts[1:], len(ids)]))  # of one shard each, in the disk's order
+
+        def copy(part):
+            for _, first, last in part:
+                np.take(self._shards[shards[first]], places[first:last], axis=0, out=stored[first:last], mode="clip")
+
+        threads = max(1, min(COPY_THREADS, torch.get_num_threads(), int(stored.nbytes // COPY_BYTES)))
+        share = max(1, -(-len(runs) // threads))
+        with ThreadPoolExecutor(threads) as pool:  # starts a thread for what is submitted only
+            others = [pool.submit(copy, runs[first:first + share]) for first in range(share, len(runs), share)]
+            copy(runs[:share])
+        for other in others:
+            other.result()
+        return stored
 
     def _map(self):
         """Reads the segments and maps the shards; RuntimeError if one is not as it was written."""

@@ -22,22 +22,24 @@ class TrainingFeatures:
         self._recorded, self._corpus, self._family, self._copies = recorded, corpus, augment, None
 
     def read(self, segment_ids, key, places=slice(None)):
-        """Features of integer segment ids (n,), float32 (n, 1, mels, frames), in their order.
+        """Features of integer segment ids (n,), (n, 1, mels, frames), in their order: float32, or uint8 from bytes.
 
         Each clip is drawn anew from the one as recorded and its copies, by key: whole numbers such as (seed, step).
         places: which of the n are read (an index array); they are what they are among all.
         """
         ids = np.asarray(segment_ids)
         if self._family == NONE:
-            return self._recorded.read(ids[places])
+            return self._recorded.read(ids[places], keep_bytes=True)
         if self._copies is None:
             store = self._recorded
             self._copies = [store, *(prepare_features(self._corpus, store.front_end, store.segment_seconds, "changed",
                                                       seed, self._family) for seed in range(1, COPIES + 1))]
         drawn = np.random.default_rng(key).integers(len(self._copies), size=len(ids))[places]
-        ids = ids[places]
-        frames = torch.empty(len(ids), 1, self._recorded.num_mels, self._recorded.num_frames)
+        ids, frames = ids[places], None
         for number in np.unique(drawn):
             places = np.flatnonzero(drawn == number)
-            frames[torch.from_numpy(places)] = self._copies[number].read(ids[places])
+            part = self._copies[number].read(ids[places], keep_bytes=True)
+            if frames is None:  # bytes lie frames first
+                frames = torch.empty_strided((len(ids), *part.shape[1:]), part.stride(), dtype=part.dtype)
+            frames[torch.from_numpy(places)] = part
         return frames

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from speakerlib.experiments.memory import kept_memory
-from speakerlib.models.encoders import folded
+from speakerlib.models.encoders import as_numbers, folded
 from speakerlib.models.objectives import euclidean_logits
 
 MOST_PRODUCTS = 4096  # embeddings
@@ -23,8 +23,8 @@ def embed(encoder, features, segment_ids, batch_size=256):
         network = folded(encoder)
         with torch.inference_mode(), kept_memory() as keep:
             for first in range(0, len(segment_ids), batch_size):
-                frames = features.read(segment_ids[first : first + batch_size]).to(device)
-                parts.append(network(frames).float().cpu())
+                frames = features.read(segment_ids[first : first + batch_size], keep_bytes=True).to(device)
+                parts.append(network(as_numbers(frames)).float().cpu())
                 keep()
     finally:
         encoder.train(was_training)
@@ -67,7 +67,7 @@ def transductive_accuracy(encoder, features, episodes):
     with torch.inference_mode(), _batch_statistics(encoder):
         for support, query in zip(episodes.support, episodes.query):
             ids = np.concatenate([support.ravel(), query.ravel()])
-            embeddings = encoder(features.read(ids).to(device)).float().cpu()
+            embeddings = encoder(features.read(ids, keep_bytes=True).to(device)).float().cpu()
             parts.append(
                 _fraction_correct(
                     embeddings[: support.size].reshape(1, *support.shape, -1),

@@ -18,6 +18,7 @@ from speakerlib.experiments.filmstrip import keep_clips, keep_reconstruction
 from speakerlib.experiments.parameters import checkpoint_split
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.models.autoencoder import build_autoencoder
+from speakerlib.models.encoders import as_numbers
 from speakerlib.models.masks import draw_masks
 from speakerlib.models.targets import to_target
 
@@ -118,8 +119,8 @@ def pretrain(pretraining, run, on_progress=None):
     def compute_loss(model, step):
         ids, masks = pretraining.draw(step)
         device = next(model.parameters()).device
-        shown = pretraining.inputs.read(ids, (settings.seed, step)).to(device)
-        clean = None if settings.augment == NONE else features.read(ids).to(device)
+        shown = as_numbers(pretraining.inputs.read(ids, (settings.seed, step)).to(device))
+        clean = None if settings.augment == NONE else as_numbers(features.read(ids, keep_bytes=True).to(device))
         loss, _, _ = model(shown, masks.to(device), clean)
         done["step"] = step + 1
         scalars = {"training_error": loss * _error_per_loss(settings, masks)}
@@ -207,8 +208,8 @@ def squared_errors(pretraining, autoencoder, split):
     device, size, sums = next(autoencoder.parameters()).device, settings.batch_size, []
     for first in range(0, len(ids), size):
         part, removed = ids[first:first + size], masks[first:first + size].to(device)
-        shown = pretraining.inputs.read(part, (settings.seed, _PURPOSES.index(split), first)).to(device)
-        goal = to_target(pretraining.features.read(part).to(device), settings.target)
+        shown = as_numbers(pretraining.inputs.read(part, (settings.seed, _PURPOSES.index(split), first)).to(device))
+        goal = to_target(as_numbers(pretraining.features.read(part, keep_bytes=True).to(device)), settings.target)
         filled = predict(autoencoder, shown, removed)
         sums.append(((filled - goal).square() * removed).double().sum(dim=(1, 2, 3)).cpu())
     return torch.cat(sums).numpy(), masks.sum(dim=(1, 2, 3)).double().numpy()

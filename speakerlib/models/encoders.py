@@ -14,7 +14,7 @@ CHANNELS = (16, 32, 64, 64, 64, 64)
 class ConvEncoder(nn.Module):
     """Six blocks of convolution, normalisation, ReLU and halving (Boccio's few-shot encoder, layer table).
 
-    forward: (batch, 1, num_mels, num_frames) -> (batch, dim) with dim = 64 * (num_mels // 64) *
+    forward: (batch, 1, num_mels, num_frames), numbers or bytes, -> (batch, dim) with dim = 64 * (num_mels // 64) *
     (num_frames // 64): 1024 for 256 x 301. 134,688 parameters, whatever the input size. `blocks[i]` has the
     parts conv, norm, relu and pool, for networks that need a step in between.
     Raises ValueError if six halvings of num_mels or num_frames leave nothing.
@@ -37,7 +37,19 @@ class ConvEncoder(nn.Module):
             raise ValueError(
                 f"The encoder was built for (batch, 1, {self.num_mels}, {self.num_frames}) and got "
                 f"{tuple(frames.shape)}. Build it with the front end and segment length of these features.")
-        return self.blocks(frames).flatten(1)  # (batch, dim)
+        return self.blocks(as_numbers(frames, self.blocks[0].conv.weight.dtype)).flatten(1)  # (batch, dim)
+
+
+def as_numbers(frames, dtype=torch.float32):
+    """Frames as layers compute with them: bytes (uint8) become numbers, in one pass, on their device; others stay.
+
+    In dtype, or in what autocast would make of that: bytes are exact in bfloat16 too. Contiguous, however they lay.
+    """
+    if frames.dtype != torch.uint8:
+        return frames
+    kind = frames.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+    return frames.to(dtype, memory_format=torch.contiguous_format)
 
 
 ENCODERS = {"conv6": ConvEncoder, "transformer": TransformerEncoder}

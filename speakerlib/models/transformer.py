@@ -113,7 +113,7 @@ def standardise(frames, visible=None):
     visible: bool, of the same shape; nothing else is looked at. mean, deviation: (batch, 1, 1, 1); 0 and 1 where
     nothing is visible. In float32.
     """
-    frames = frames.float()
+    frames = frames.to(torch.float32, memory_format=torch.contiguous_format)  # bytes may lie frames first
     visible = torch.ones_like(frames) if visible is None else visible.float()
     number = visible.sum(dim=(1, 2, 3), keepdim=True)
     mean = (frames * visible).sum(dim=(1, 2, 3), keepdim=True) / number.clamp(min=1)
