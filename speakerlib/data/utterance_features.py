@@ -13,18 +13,20 @@ import torch
 from speakerlib.data import channels, feature_shards, files, front_ends
 from speakerlib.data.features import CHECK_BYTES, CONDITIONS
 from speakerlib.data.kye_front_end import KYE, KyeFrontEnd, num_kye_frames
+from speakerlib.data.speeds import samples_at_speed
 from speakerlib.data.utterance_shards import build_utterance_shards
 
 
 def prepare_utterance_features(corpus, front_end="kye", condition="recorded", channel_seed=0, channel_family="I",
-                               progress=True):
+                               progress=True, speed=1.0, split=None):
     """The corpus' UtteranceFeatures for these settings, computed where missing, torn or of an older corpus.
 
     front_end: `kye`, or one of front_ends whose values are logarithms. Under condition "changed" each utterance first
-    goes through a channel of its own, drawn from channel_seed and its name. A build that was cut short goes on after
-    its last whole shard. Raises ValueError for a bad setting or an empty corpus, OSError if the disk is full.
+    goes through a channel of its own, drawn from channel_seed and its name. speed: of each utterance (see speeds),
+    before any channel. split: utterances of others are left out, and have no frames. A build that was cut short goes on
+    after its last whole shard. Raises ValueError for a bad setting or an empty corpus, OSError if the disk is full.
     """
-    settings = _settings(utterance_front_end(front_end), condition, channel_seed, channel_family)
+    settings = _settings(utterance_front_end(front_end), condition, channel_seed, channel_family, speed, split)
     if not len(corpus.table):
         raise ValueError(f"corpus {corpus.name!r} has no utterance. Import one that has.")
     folder = _folder(corpus.name, settings)
@@ -33,7 +35,7 @@ def prepare_utterance_features(corpus, front_end="kye", condition="recorded", ch
         with files.folder_lock(folder, f"features {folder.name} of {corpus.name}"):
             store = _open_current(folder, corpus)  # built while this process waited?
             if store is None:
-                utterances = utterance_table(corpus, utterance_front_end(front_end))
+                utterances = utterance_table(corpus, utterance_front_end(front_end), speed, split)
                 build_utterance_shards(folder, settings, corpus, utterances, utterance_front_end(front_end), progress)
                 store = UtteranceFeatures(folder)
     return store
@@ -60,17 +62,20 @@ def num_utterance_frames(front_end, num_samples):
     return front_ends.num_frames(front_end, np.asarray(num_samples))
 
 
-def utterance_table(corpus, front_end):
-    """One row an utterance of corpus.table, in its order.
+def utterance_table(corpus, front_end, speed=1.0, split=None):
+    """One row an utterance of corpus.table, in its order; speed and split: see prepare_utterance_features.
 
     Columns: utterance (the row), speaker, session, split, speaker_code, session_code (integers), frames (its length).
     """
     table = corpus.table
     names = {name: table[name].astype(str).array for name in ("speaker", "session", "split")}
+    frames = num_utterance_frames(front_end, samples_at_speed(corpus.waveforms.lengths, speed)).astype(np.int64)
+    if split is not None:
+        frames[np.asarray(names["split"]) != split] = 0
     return pd.DataFrame({"utterance": np.arange(len(table)), **names,
                          "speaker_code": table.groupby("speaker", sort=True).ngroup().to_numpy(),
                          "session_code": table.groupby(["speaker", "session"], sort=True).ngroup().to_numpy(),
-                         "frames": num_utterance_frames(front_end, corpus.waveforms.lengths).astype(np.int64)})
+                         "frames": frames})
 
 
 class UtteranceFeatures:
@@ -189,7 +194,7 @@ def _around(frames, start, length):
     return frames[(start + np.arange(length)) % len(frames)]
 
 
-def _settings(front_end, condition, channel_seed, channel_family):
+def _settings(front_end, condition, channel_seed, channel_family, speed, split):
     """All that a folder depends on beside the corpus; a recorded one has no channel."""
     if condition not in CONDITIONS:
         raise ValueError(f"condition={condition!r} is not known; expected one of {list(CONDITIONS)}.")
@@ -198,7 +203,8 @@ def _settings(front_end, condition, channel_seed, channel_family):
     changed = condition == "changed"
     return {"front_end": asdict(front_end), "unit": "utterance", "condition": condition,
             "channel_seed": int(channel_seed) if changed else None,
-            "channel_family": channel_family if changed else None}
+            "channel_family": channel_family if changed else None,
+            **({} if speed == 1 else {"speed": float(speed)}), **({} if split is None else {"split": split})}
 
 
 def _folder(corpus_name, settings):

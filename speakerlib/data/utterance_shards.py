@@ -10,6 +10,7 @@ from speakerlib.data import channels, feature_shards, files, front_ends
 from speakerlib.data.babble import BabblePool
 from speakerlib.data.kye_front_end import KyeFrontEnd, compute_kye
 from speakerlib.data.patterns import utterance_keys
+from speakerlib.data.speeds import at_speed
 
 SECONDS_AT_ONCE = 3600  # of speech whose features are in memory before they are written
 
@@ -23,6 +24,7 @@ def build_utterance_shards(folder, settings, corpus, utterances, front_end, prog
     frames = utterances["frames"].to_numpy()
     shard_bytes = max(feature_shards.SHARD_BYTES, frames.sum() * frame_bytes / feature_shards.MAX_SHARDS)
     place = ((np.cumsum(frames) - frames) * frame_bytes // shard_bytes).astype(np.int64)  # of its first byte
+    place = np.minimum(place, place[frames > 0].max(initial=0))  # what is left out at the end opens no shard
     _, counts = np.unique(place, return_counts=True)
     ends = np.cumsum(counts)
     plan = feature_shards.settings_hash(settings, corpus.fingerprint, int(shard_bytes))
@@ -40,7 +42,7 @@ def build_utterance_shards(folder, settings, corpus, utterances, front_end, prog
     with feature_shards.full_disk_explained(folder):
         with files.atomic_path(folder / "utterances.parquet") as temporary:
             utterances.to_parquet(temporary)
-        _compute_missing(folder, shards, corpus, front_end, settings, plan, int(frames.sum()), frame_bytes, progress)
+        _compute_missing(folder, shards, corpus, utterances, front_end, settings, plan, frame_bytes, progress)
         files.write_json(folder / "index.json", {
             "format": feature_shards.FORMAT, "corpus": corpus.name, "fingerprint": corpus.fingerprint,
             "settings": settings, "shards": shards,
@@ -55,22 +57,22 @@ def compute_utterance(front_end, samples):
     return front_ends.compute(front_end, waveform)[0].T.contiguous().numpy()
 
 
-def _compute_missing(folder, shards, corpus, front_end, settings, plan, total, frame_bytes, progress):
+def _compute_missing(folder, shards, corpus, utterances, front_end, settings, plan, frame_bytes, progress):
     """Writes every shard without a checksum, and puts its checksum into the list."""
     from tqdm.auto import tqdm
 
     done = sum(shard["bytes"] for shard in shards if shard["checksum"]) // frame_bytes
     title = f"features of {corpus.name}, {front_end.name}, {settings['condition']}"
-    read = _reader(corpus, settings)
-    first = 0
-    with (tqdm(total=total, initial=done, desc=title, unit="frame", unit_scale=True, delay=1,
+    read, first = _reader(corpus, settings), 0
+    empty, frames = np.empty((0, front_end.num_mels), np.float16), utterances["frames"].to_numpy()
+    with (tqdm(total=int(frames.sum()), initial=done, desc=title, unit="frame", unit_scale=True, delay=1,
                disable=not progress) as bar,
           _threads() as threads):
         for shard in shards:
             rows = np.arange(first, first + shard["utterances"])
             if shard["checksum"] is None:
                 computed = _computed(rows, corpus.waveforms.lengths, threads,
-                                     lambda row: compute_utterance(front_end, read(row)))
+                                     lambda row: compute_utterance(front_end, read(row)) if frames[row] else empty)
                 shard["checksum"] = feature_shards.write_shard(folder / shard["name"], computed, plan, bar)
             first += shard["utterances"]
 
@@ -106,7 +108,7 @@ def _reader(corpus, settings):
     keys = utterance_keys(corpus.table).tolist() if settings["condition"] == "changed" else None
 
     def read(row):
-        samples = corpus.waveforms.read(row).astype(np.float32)
+        samples = at_speed(corpus.waveforms.read(row).astype(np.float32), settings.get("speed", 1.0))
         if keys is None:
             return samples
         seeds = channels.clip_seeds(settings["channel_seed"], [(keys[row], 0)])

@@ -1,15 +1,27 @@
-"""What train() steps with: optimizers by name, and the schedule that lowers the learning rate on a plateau."""
+"""What train() steps with: optimizers by name, and schedules that lower the learning rate on a plateau or by cosine."""
 
+import math
 from functools import partial
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+
+
+def adamw(parameters, lr):
+    """AdamW with weight decay of 0.01 on matrices and filters, none on biases and norms."""
+    parameters = list(parameters)
+    return torch.optim.AdamW([{"params": [each for each in parameters if each.ndim > 1], "weight_decay": 0.01},
+                              {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0}], lr=lr)
+
+
 OPTIMIZERS = {
+    "adamw": adamw,
     "adam": torch.optim.Adam,
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=1e-4),  # Kye et al. 2020
 }
-SCHEDULES = ("constant", "plateau")
+SCHEDULES = ("constant", "plateau", "cosine")
+WARM_UP = 0.1  # of a cosine's steps
 PATIENCE, FACTOR, LOWEST = 3, 0.1, 1e-5  # of a plateau, as Kye et al. 2020
 
 
@@ -40,3 +52,14 @@ class Plateau:
         self.scheduler.step(float(self.state["total"]) / self.state["count"])
         self.state.update(total=0.0, count=0, scheduler=self.scheduler.state_dict())
         return held
+
+
+def cosine(learning_rate, step, total):
+    """The rate of a step (0, 1, ...): rises in a line over the first WARM_UP of all steps, then falls as a cosine to 0.
+
+    It depends on the step alone, so that a resume needs no state; another total is another schedule.
+    """
+    warm = max(1, round(WARM_UP * total))
+    if step < warm:
+        return learning_rate * (step + 1) / warm
+    return learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))

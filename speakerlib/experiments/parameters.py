@@ -14,6 +14,7 @@ from speakerlib.models.masks import MASKS
 from speakerlib.models.resnet import RESNETS, STRIDE
 from speakerlib.models.short_utterance_objectives import LOGITS, LOSS_TYPES
 from speakerlib.models.targets import TARGETS
+from speakerlib.models.voice import POOLINGS
 
 
 def whole(least, most=2**31 - 1):
@@ -85,6 +86,11 @@ PARAMETERS = {  # name: (what is expected, check)
     "trials_per_speaker": whole(1),
     "episode_rule": choice("auto", "segment", "utterance", "session"),
     "seed": whole(0),
+    "speed_perturbation": choice(True, False),
+    "pooling": choice(*POOLINGS),
+    "use_pairs": choice(True, False),
+    "spec_augment": choice(True, False),
+    "num_copies": whole(1, 100),
     "url_directory": TEXT,
     "output": TEXT,
     "url_template": TEXT,
@@ -95,6 +101,11 @@ PARAMETERS = {  # name: (what is expected, check)
 }
 NOT_OF_A_RUN = ("num_processes",)  # how a run is computed, not what: its results are the same up to rounding
 APART = {  # notebook: what it takes where that differs from PARAMETERS
+    "10_voice_training": {
+        "front_end": choice(*(name for name, record in FRONT_ENDS.items() if record.scaling == "log")),
+        "augment": choice("none", *FAMILIES, "both"),
+        "loss_type": choice("softmax", "am_softmax"),
+    },
     "06_short_utterance_training": {
         "encoder": choice(*RESNETS),
         "front_end": choice("kye", *(name for name, record in FRONT_ENDS.items() if record.scaling == "log")),

@@ -20,12 +20,14 @@ from speakerlib.experiments.records import Run, run_folder
 from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
 from speakerlib.experiments.short_utterance import build_short_utterance_encoder
 from speakerlib.experiments.transfer import NOTEBOOK as PROTONET
+from speakerlib.experiments.voice import NOTEBOOK as VOICE
+from speakerlib.experiments.voice import build_voice_encoder
 from speakerlib.models.encoders import build_encoder
 from speakerlib.models.resnet import ResNetEncoder, load_kye_checkpoint
 
 UNTRAINED = "untrained"  # random weights: what training has to beat
 CHECKPOINTS = (".pth", ".pt", ".tar")  # of the authors of Kye et al. 2020
-NOTEBOOKS = (SHORT_UTTERANCES, PROTONET, PRETRAINING)
+NOTEBOOKS = (SHORT_UTTERANCES, PROTONET, PRETRAINING, VOICE)
 
 
 class OverWindows(nn.Module):
@@ -106,6 +108,14 @@ def _of_short_utterances(run):
     return encoder, {**facts, "sha256": _load(encoder, run.folder / "encoder.safetensors")}
 
 
+def _of_voice(run):
+    facts = run.record["speaker_encoder"]
+    _require_unchanged(run, facts["front_end"], identifier(utterance_front_end(facts["front_end"])),
+                       facts["front_end_identifier"])
+    encoder = build_voice_encoder(facts["num_mels"], facts["pooling"])
+    return encoder, {**facts, "sha256": _load(encoder, run.folder / "encoder.safetensors")}
+
+
 def _of_protonet(run):
     settings = SimpleNamespace(**run.record["parameters"])
     front = utterance_front_end(settings.front_end)
@@ -162,4 +172,5 @@ def _find(init, corpus):
            f" Make one: speakerlib run {SHORT_UTTERANCES}; or use init={UNTRAINED!r}."))
 
 
-_READERS = {SHORT_UTTERANCES: _of_short_utterances, PROTONET: _of_protonet, PRETRAINING: _of_pretraining}
+_READERS = {SHORT_UTTERANCES: _of_short_utterances, PROTONET: _of_protonet, PRETRAINING: _of_pretraining,
+            VOICE: _of_voice}

@@ -13,7 +13,7 @@ from speakerlib.experiments import devices
 from speakerlib.experiments import training_state as kept
 from speakerlib.experiments.checkpoints import CHECKPOINT, load_checkpoint, load_weights
 from speakerlib.experiments.memory import kept_memory
-from speakerlib.experiments.optimizers import OPTIMIZERS, SCHEDULES, Plateau
+from speakerlib.experiments.optimizers import OPTIMIZERS, SCHEDULES, Plateau, cosine
 
 __all__ = ["train", "machine_precision", "load_weights", "OPTIMIZERS"]
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -21,7 +21,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, test_interval, print_interval,
           validate=None, watch="validation_accuracy", best="max", optimizer="adam", precision="auto",
-          on_progress=None, data=None, parameter_groups=None, schedule="constant", progress=True):
+          on_progress=None, data=None, parameter_groups=None, schedule="constant", clip=None, progress=True):
     """Trains the model in place, or goes on from the checkpoint in folder; returns the history (a DataFrame).
 
     compute_loss(model, step) -> (loss, dict of scalars), step = 0, 1, ...; its data must come from the step
@@ -41,7 +41,8 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
     data: a dict that names what the model is trained on; a checkpoint of other data is refused.
     parameter_groups(model) -> what the optimizer is given in place of model.parameters(): groups with their own "lr".
     schedule: "plateau" lowers the learning rate where the training loss, meant over test_interval steps, no longer
-    falls (see Plateau); the history then has a column learning_rate.
+    falls (see Plateau); the history then has a column learning_rate. "cosine" warms up and falls to 0 at the last step
+    (see cosine), so a checkpoint goes on with the same num_train_iterations alone. clip: the gradients' greatest norm.
 
     In a process of several (see devices) compute_loss computes the process's share of a step; gradients, the statistics
     of BatchNorm and the history are those of all, as if one process had computed the step. The first process alone
@@ -64,7 +65,9 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                 "test_interval": int(test_interval), "print_interval": int(print_interval),
                 "watch": watch, "best": best,
                 "data": data or {},
-                **({} if schedule == "constant" else {"schedule": schedule})}  # as checkpoints of before have it
+                **({} if schedule == "constant" else {"schedule": schedule}),  # as checkpoints of before have it
+                **({"num_train_iterations": total} if schedule == "cosine" else {}),
+                **({} if clip is None else {"clip": float(clip)})}
     leader, several = devices.is_leader(), devices.num_processes() > 1
     if state:
         kept.check_state(state, settings, model, total, folder / CHECKPOINT)
@@ -89,6 +92,11 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
                     loss, scalars = compute_loss(model, step)
                 accelerator.backward(loss)
                 told = devices.average_gradients(model.parameters(), stop=bool(interrupted))
+                if clip is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+                if schedule == "cosine":
+                    for group in stepper.param_groups:
+                        group["lr"] = cosine(learning_rate, step, total)
                 stepper.step()
                 stepper.zero_grad()
                 keep()

@@ -1,0 +1,57 @@
+"""The three tasks of chapter 10: who is it, of five or of twenty, as recorded and through channels of both families?"""
+
+import numpy as np
+
+from speakerlib.data.identification_tasks import draw_identification
+from speakerlib.experiments.evaluation import accuracy_by_speaker, with_intervals
+from speakerlib.experiments.scoring import embed_clips, identify
+
+TASKS = {  # lengths in frames of 10 ms
+    "5-way 1-shot, 3 s": {"num_way": 5, "num_support": 1, "num_query": 3, "enroll_length": 300, "test_length": 300},
+    "5-way 5-shot, 3 s": {"num_way": 5, "num_support": 5, "num_query": 3, "enroll_length": 300, "test_length": 300},
+    "20-way 1-shot, 3 s and 1 s": {"num_way": 20, "num_support": 1, "num_query": 3, "enroll_length": 300,
+                                   "test_length": 100},
+}
+CONDITIONS = {"recorded": ("recorded", "I"), "changed I": ("changed", "I"), "changed II": ("changed", "II")}
+
+
+def draw_voice_tasks(utterances, frames, num_tasks, rule, seed, tasks=TASKS):
+    """{name: IdentificationTasks} of one split; the fewer speakers a split has, the fewer ways.
+
+    utterances: rows of one split (see utterance_table); frames: of all the corpus' utterances. Utterances that are
+    shorter than the query are left out where enough speakers have enough others; else they are repeated end to end.
+    """
+    drawn = {}
+    for name, task in tasks.items():
+        ways = min(task["num_way"], utterances["speaker"].nunique())
+        sizes = {**task, "num_way": ways, "num_tasks": num_tasks, "rule": rule, "seed": seed, "num_cuts": 1}
+        try:
+            drawn[name] = draw_identification(utterances[utterances["frames"] >= task["test_length"]], frames, **sizes)
+        except ValueError:
+            drawn[name] = draw_identification(utterances, frames, **sizes)
+    return drawn
+
+
+def voice_accuracy(encoder, features, tasks):
+    """{name: (tasks, way) accuracy} of an encoder on UtteranceFeatures; the highest cosine to a mean enrolment wins."""
+    return {name: identify(embed_clips(encoder, features, task.clips, progress=False), task.episodes)
+            for name, task in tasks.items()}
+
+
+def voice_rows(encoder, features_of, tasks, progress=True):
+    """A row for each condition and task: accuracy with its intervals over tasks and speakers, and by speaker.
+
+    features_of(condition, channel_family) -> UtteranceFeatures; tasks: of draw_voice_tasks.
+    """
+    from tqdm.auto import tqdm
+
+    rows = []
+    for name, (condition, family) in tqdm(CONDITIONS.items(), desc="test conditions", disable=not progress):
+        features = features_of(condition, family)
+        for task, accuracy in voice_accuracy(encoder, features, tasks).items():
+            speakers = tasks[task].episodes.speakers
+            rows.append({"condition": condition, "channel_family": features.channel_family, "heard": name, "task": task,
+                         **TASKS[task], "num_way": accuracy.shape[1], **with_intervals(accuracy, speakers),
+                         "tasks": len(accuracy), "speakers": len(np.unique(speakers)),
+                         "episodes": tasks[task].digest(), "by_speaker": accuracy_by_speaker(accuracy, speakers)})
+    return rows
