@@ -78,6 +78,32 @@ def test_blocks_can_be_run_by_hand_with_kept_pool_indices():
         assert torch.equal(values.flatten(1), encoder(frames))
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_relu_after_pooling_is_relu_before_it(bf16):
+    """In training, to the last bit, gradients too; bytes in bfloat16 have many equal values in a window."""
+    torch.manual_seed(0)
+    encoder, frames = build_encoder("conv6", 64, 151), torch.randint(256, (8, 1, 64, 151), dtype=torch.uint8)
+    for block in encoder.blocks:
+        nn.init.normal_(block.norm.weight)  # also where a scale is negative
+        nn.init.normal_(block.norm.bias)
+    frames[0] = 7  # a clip that is one value everywhere
+
+    def listed(values):
+        for block in encoder.blocks:
+            values = block.pool(block.relu(block.norm(block.conv(values))))
+        return values.flatten(1)
+
+    found = []
+    for function in (encoder, lambda frames: listed(as_numbers(frames))):
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            embeddings = function(frames)
+        (embeddings.float() * torch.linspace(-1, 1, encoder.dim)).square().sum().backward()
+        found.append([embeddings.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+    assert (found[0][0] == 0).any() and (found[0][0] > 0).any()
+
+
 def test_eval_mode_embeds_a_clip_alike_in_any_batch():
     torch.manual_seed(0)
     encoder, frames = build_encoder("conv6", 64, 64).eval(), torch.randn(5, 1, 64, 64)
