@@ -292,7 +292,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(tmp_path, changes, messag
     ("num_train_iterations", 0), ("num_train_iterations", 2.5), ("test_interval", -1),
     ("print_interval", "often"),
     ("learning_rate", 0), ("learning_rate", float("nan")), ("learning_rate", "0.1"), ("learning_rate", True),
-    ("optimizer", "adamm"), ("schedule", "cosine"), ("precision", "fp16"), ("best", "highest"),
+    ("optimizer", "adamm"), ("schedule", "cosinus"), ("precision", "fp16"), ("best", "highest"),
 ])
 def test_settings_out_of_range_are_refused_before_anything_is_written(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):

@@ -7,7 +7,6 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
-
 def adamw(parameters, lr):
     """AdamW with weight decay of 0.01 on matrices and filters, none on biases and norms."""
     parameters = list(parameters)

@@ -124,13 +124,13 @@ def open_voice(settings):
     """Corpus and settings; what can be refused is refused here, before features are made or anything is trained."""
     experiment = Voice(settings, find_corpus(settings.corpus))
     if settings.use_pairs and settings.batch_size % 2:
-        raise ValueError(f"batch_size={settings.batch_size}: with use_pairs a batch is pairs of clips; expected an even "
-                         "number.")
+        raise ValueError(f"batch_size={settings.batch_size}: with use_pairs a batch is pairs of clips; expected an "
+                         "even number.")
     for split in ("train", "validation", "test"):
         speakers = experiment.split(split)["speaker"].nunique()
         if speakers < 2:
-            raise ValueError(f"corpus {experiment.corpus.name!r}, split {split!r}, has {speakers} speakers; expected at "
-                             "least 2. Import it with other splits.")
+            raise ValueError(f"corpus {experiment.corpus.name!r}, split {split!r}, has {speakers} speakers; expected "
+                             "at least 2. Import it with other splits.")
     experiment.new_encoder()
     for split in ("validation", "test"):
         experiment.tasks(split)
