@@ -1,0 +1,152 @@
+"""Pictures of chapter 10: a clip as recorded and through both families of channels, the training, the three tasks."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from speakerlib.data.front_ends import front_end, normalise
+from speakerlib.data.speeds import at_speed
+from speakerlib.views.explorer import changed, clip, features_of, in_a_room
+from speakerlib.views.spectrograms import DECIBELS, plot_spectrogram
+from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure
+
+FRONT = "compact"  # what the encoder hears; log_mel is the same with the mean left in
+COLOURS = {"recorded": PALETTE[0], "changed I": PALETTE[1], "changed II": PALETTE[3]}
+SEEN = " †"  # of a condition whose kind of channel was heard in training
+_MARKS = dict(zip(COLOURS, MARKERS))
+
+
+def three_ways(corpus, row, channel_seed=0, seconds=3.0):
+    """{condition: waveform} of one utterance: recorded, and through a channel of family I and one of family II."""
+    recorded = clip(corpus, row, seconds)
+    return {"recorded": recorded, "changed I": changed(recorded, channel_seed),
+            "changed II": in_a_room(corpus, row, recorded, channel_seed)}
+
+
+def three_speeds(corpus, row, speeds=(0.8, 1.0, 1.25), seconds=3.0):
+    """{label: waveform}: one clip played slower, as it is, and faster."""
+    recorded = clip(corpus, row, seconds)
+    return {f"speed {speed:g}": at_speed(recorded, speed) for speed in speeds}
+
+
+def plot_ways(waveforms, means_removed=False, range_db=60):
+    """Spectrograms of {label: waveform} side by side, on one scale, of as many seconds each; returns the figure.
+
+    means_removed: a second row shows what is left once each mel's mean over the clip is taken away.
+    """
+    front = front_end(FRONT)
+    stored = [features_of(waveform, front) for waveform in waveforms.values()]
+    rows = [(stored, "as it is", 10)] + means_removed * [([_without_mean(each, front) for each in stored],
+                                                          "mean removed", 0.5)]
+    figure, axes = new_figure(4 * len(stored) + 1, 2.7 * len(rows) + 0.3, rows=len(rows), columns=len(stored),
+                              sharey=True, sharex=True, squeeze=False)
+    for line, (pictures, kind, loudest) in zip(axes, rows):
+        high = DECIBELS * max(np.quantile(each, 1 - loudest / 1000) for each in pictures)
+        for axis, picture, label in zip(line, pictures, waveforms):
+            image = plot_spectrogram(picture, front, axis, f"{label}, {kind}" if means_removed else label,
+                                     (high - range_db, high))
+            axis.label_outer()
+        figure.colorbar(image, ax=line, label="level (dB)", pad=0.01)
+    axes[0, 0].set_xlim(0, max(each.shape[1] for each in stored) * front.hop_length / front.sample_rate)
+    return figure
+
+
+def plot_voice_training(history, title=None, reference=None, split="validation"):
+    """The loss and its parts (left), accuracies on unseen speakers by condition (right); returns the figure.
+
+    history: columns step, training_loss, and any other `..._loss`, training_accuracy, validation_accuracy (the mean
+    that chooses the weights) and validation_accuracy_<condition>; reference: {label: accuracy in 0..1}.
+    """
+    figure, (loss, accuracy) = new_figure(12, 3.8, columns=2)
+    parts = [name for name in history if name.endswith("_loss") and history[name].notna().any()]
+    for colour, name in zip(PALETTE, parts if len(parts) != 2 else parts[:1]):  # a single part is the loss itself
+        known = history.dropna(subset=name)
+        label = "sum" if name == "training_loss" and len(parts) > 2 else name.removesuffix("_loss").replace("_", " ")
+        loss.plot(known["step"], known[name], color=colour, label=label)
+    if "training_accuracy" in history:
+        known = history.dropna(subset="training_accuracy")
+        accuracy.plot(known["step"], 100 * known["training_accuracy"], color=GREY, linewidth=1.2,
+                      label="training, its own voices")
+    tested = history.dropna(subset="validation_accuracy") if "validation_accuracy" in history else history[:0]
+    for name in [name for name in history if name.startswith("validation_accuracy_")]:
+        condition = name.removeprefix("validation_accuracy_").replace("_", " ")
+        accuracy.plot(tested["step"], 100 * tested[name], color=COLOURS.get(condition, PALETTE[5]), markersize=4.5,
+                      marker=_MARKS.get(condition, "P"), label=f"{split}, {condition}")
+    if len(tested):
+        best = tested.loc[tested["validation_accuracy"].idxmax()]
+        accuracy.plot(best["step"], 100 * best["validation_accuracy"], "*", color=PALETTE[6], markersize=12,
+                      label=f"kept: mean {100 * best['validation_accuracy']:.1f} % at step {best['step']:.0f}")
+    for label, value in (reference or {}).items():
+        accuracy.axhline(100 * value, color=GREY, linestyle="--", linewidth=1.2, label=f"{label} ({100 * value:.1f} %)")
+    loss.set(title="Loss", xlabel="training step", ylabel="loss")
+    accuracy.set(title="Accuracy", xlabel="training step", ylabel="accuracy (%)")
+    for axis, place in ((loss, {}), (accuracy, {"loc": "center left", "bbox_to_anchor": (1, 0.5)})):
+        axis.set_xlim(left=0)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(**place)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def seen_conditions(augment):
+    """Conditions whose channels are of a family that training heard: a result there is no evidence for other rooms."""
+    return [name for name in COLOURS if name != "recorded" and augment in ("both", name.removeprefix("changed "))]
+
+
+def voice_table(rows, augment):
+    """The tasks by condition as strings, `91.7 (89.0 to 94.1)`: accuracy and its 95 % interval over test speakers.
+
+    rows: of voice_rows; augment: what training heard, for the daggers.
+    """
+    seen, table = seen_conditions(augment), {}
+    for row in rows:
+        column = row["heard"] + SEEN * (row["heard"] in seen)
+        texts = table.setdefault(column, {})
+        texts[_task(row)] = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * row[name] for name in ("accuracy", "low",
+                                                                                              "high")))
+    return pd.DataFrame(table).rename_axis("accuracy, %")
+
+
+def plot_voice_tasks(rows, augment, title=None):
+    """Accuracy of each task in each condition, with the interval over test speakers and chance; returns the figure.
+
+    Hollow marks are of channels that training heard. rows: of voice_rows.
+    """
+    tasks, conditions = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "heard"))
+    figure, axis = new_figure(2.6 * len(tasks) + 1.6, 4)
+    for place, condition in enumerate(conditions):
+        part = [row for row in rows if row["heard"] == condition]
+        accuracy, low, high = (100 * np.array([row[name] for row in part]) for name in ("accuracy", "low", "high"))
+        across = [tasks.index(row["task"]) + 0.2 * (place - (len(conditions) - 1) / 2) for row in part]
+        seen = condition in seen_conditions(augment)
+        axis.errorbar(across, accuracy, yerr=np.abs([accuracy - low, high - accuracy]), fmt=_MARKS[condition],
+                      color=COLOURS[condition], markersize=8, capsize=3, markerfacecolor="white" if seen else None,
+                      label=condition + (", heard in training" if seen else ""))
+        for x, y, top in zip(across, accuracy, high):
+            axis.annotate(f"{y:.0f}", (x, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=9,
+                          color=COLOURS[condition])
+    for row in (row for row in rows if row["heard"] == conditions[0]):
+        place, chance = tasks.index(row["task"]), 100 / row["num_way"]
+        axis.plot([place - 0.42, place + 0.42], [chance, chance], color=GREY, linestyle="--", linewidth=1.2)
+        axis.annotate("chance", (place + 0.42, chance), xytext=(0, 2), textcoords="offset points", ha="right",
+                      fontsize=9, color=GREY)
+    first = {row["task"]: _task(row) for row in rows}
+    axis.set_xticks(range(len(tasks)), [first[task].replace(", ", "\n", 1) for task in tasks])
+    axis.set(ylabel="accuracy on unseen speakers (%)", ylim=(0, 106), xlim=(-0.6, len(tasks) - 0.4))
+    axis.grid(axis="x", visible=False)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    if title:
+        axis.set_title(title)
+    return figure
+
+
+def _task(row):
+    """A task's name; where there were too few speakers for it, with the ways that it had."""
+    wanted = row["task"].split("-way")[0]
+    return row["task"] if str(row["num_way"]) == wanted else f"{row['task']} (of {row['num_way']} speakers only)"
+
+
+def _without_mean(stored, front):
+    """What the network sees of stored features (mels, frames)."""
+    return normalise(front, torch.from_numpy(stored)).numpy()
