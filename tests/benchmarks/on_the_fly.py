@@ -69,10 +69,11 @@ def sides(corpus, count):
     pool, random = BabblePool(corpus), np.random.default_rng(0)
     rows, starts = store.segments["utterance"].to_numpy(), store.segments["start"].to_numpy()
     samples = int(store.segments["length"].iloc[0])
+    train = np.flatnonzero(store.segments["split"] == "train")
     drawn = iter(range(1 << 62))
 
     def ids():
-        return random.integers(len(store), size=count)
+        return random.choice(train, size=count)
 
     def from_waveforms(family=None):
         chosen = ids()
