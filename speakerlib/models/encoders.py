@@ -67,8 +67,9 @@ def build_encoder(name, num_mels, num_frames):
 def folded(encoder):
     """The function that a ConvEncoder computes in eval mode, up to rounding, at a third of the time on a CPU.
 
-    Each BatchNorm becomes part of its convolution, and channels are last in memory. The encoder stays as it is; later
-    changes of it do not reach what is returned. Encoders of other kinds, and one that something wrapped, are returned themselves.
+    Each BatchNorm becomes part of its convolution, and channels are last in memory. It takes numbers, not bytes. The
+    encoder stays as it is; later changes of it do not reach what is returned. Encoders of other kinds, and one that
+    something wrapped, are returned themselves.
     """
     if type(encoder) is not ConvEncoder or "forward" in vars(encoder):
         return encoder
