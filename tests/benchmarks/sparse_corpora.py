@@ -3,6 +3,9 @@
 Shards are sparse files: as long as real ones, read as zeros, and of no size on the disk.
 """
 
+import contextlib
+import ctypes
+import gc
 import multiprocessing
 import re
 import resource
@@ -13,6 +16,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from speakerlib.data import corpora, feature_shards, files, front_ends
 from speakerlib.data.features import segment_table
@@ -59,6 +63,7 @@ class Clock:
     seconds, megabytes, peak = 0.0, float("nan"), 0.0
 
     def __enter__(self):
+        _give_back()
         self.peak = max(self.peak, _peak())  # what follows starts it anew
         self.before = _own_memory(reset=True)
         self.start = time.perf_counter()
@@ -70,6 +75,14 @@ class Clock:
 
 def _peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1024)
+
+
+def _give_back():
+    """What was freed goes back to the system now: later, it would hide what a step takes."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError):  # of glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _own_memory(reset=False):
