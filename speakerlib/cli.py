@@ -5,7 +5,7 @@ import functools
 import os
 import sys
 
-from speakerlib import __version__, cli_speech, cli_tables
+from speakerlib import __version__, cli_identify, cli_speech, cli_tables
 
 EXAMPLES = """examples:
   speakerlib doctor                          what is installed, what is missing, what to do about it
@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   speakerlib workbook --corpus volunteers    every notebook on that corpus
   speakerlib run 05_protonet_training -p num_way 3 -p num_support 1
   speakerlib sweep quick --dry-run           many runs as one file lists them, several at once
+  speakerlib identify meeting.wav --enrol "speaker A" a1.wav a2.wav      who is speaking?
   speakerlib table                           which result tables there are; with a name, that table
 
 'speakerlib COMMAND --help' explains a command and its options."""
@@ -129,6 +130,7 @@ def build_parser():
                      help="the same value for all runs, as for a trial; may be repeated")
 
     cli_tables.add_table(functools.partial(_add, commands))
+    cli_identify.add_identify(functools.partial(_add, commands))
 
     sub = _add(commands, "publish", publish, "copy a corpus' pictures, tables and run records to figures/<corpus>/")
     sub.add_argument("--corpus", default="demo", metavar="NAME", help="whose complete runs (default: demo)")

@@ -1,0 +1,48 @@
+"""How accurate identification is by seconds of enrolment and seconds of query: the table behind a heat map."""
+
+import numpy as np
+import pandas as pd
+
+from speakerlib.data.episodes import default_rule
+from speakerlib.data.identification_tasks import draw_identification
+from speakerlib.data.utterance_features import prepare_utterance_features
+from speakerlib.experiments.evaluation import with_intervals
+from speakerlib.experiments.open_set import CONDITIONS
+from speakerlib.experiments.scoring import embed_clips, identify
+
+ENROLMENT_SECONDS = (1, 3, 5, 10)
+QUERY_SECONDS = (0.5, 1, 2, 3)
+
+
+def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enrolment_seconds=ENROLMENT_SECONDS,
+                        query_seconds=QUERY_SECONDS, num_way=5, num_query=3, num_tasks=1000, conditions=CONDITIONS,
+                        seed=0, progress=True):
+    """A row a condition, seconds of enrolment and seconds of query: accuracy, with intervals over tasks and speakers.
+
+    A person is enrolled with one clip: a cut of one utterance, or several joined where one is shorter than that. Query
+    and enrolment never share an utterance, or a session where each speaker has several; queries come from utterances of
+    at least the longest query, so that a column differs from the next in nothing but the cut. Columns: condition,
+    enrolment_seconds, query_seconds, accuracy, interval, low, high (see with_intervals), num_way, tasks, speakers,
+    repeated (clips that repeat what there is), episodes (their digest). The tasks of a cell are the same in each
+    condition. Raises what draw_identification does.
+    """
+    from tqdm.auto import tqdm
+
+    stores = {name: prepare_utterance_features(corpus, front_end, kind, 0, family, progress=progress)
+              for name, (kind, family) in conditions.items()}
+    store = next(iter(stores.values()))
+    table, longest = store.utterances, round(max(query_seconds) * 100)
+    table = table[(table["split"] == split) & (table["frames"] >= longest)]
+    rule, rows = default_rule(table), []
+    pairs = [(enrolment, query) for enrolment in enrolment_seconds for query in query_seconds]
+    for enrolment, query in tqdm(pairs, desc="Seconds of enrolment and query", delay=5, disable=not progress):
+        tasks = draw_identification(table, store.lengths, num_way=num_way, num_support=1, num_query=num_query,
+                                    enroll_length=round(100 * enrolment), test_length=round(100 * query),
+                                    num_tasks=num_tasks, rule=rule, seed=seed)
+        for name, features in stores.items():
+            accuracy = identify(embed_clips(encoder, features, tasks.clips, progress=False), tasks.episodes)
+            rows.append({"condition": name, "enrolment_seconds": enrolment, "query_seconds": query,
+                         **with_intervals(accuracy, tasks.episodes.speakers), "num_way": num_way,
+                         "tasks": len(accuracy), "speakers": len(np.unique(tasks.episodes.speakers)),
+                         "repeated": int(tasks.clips.repeated.sum()), "episodes": tasks.digest()})
+    return pd.DataFrame(rows).sort_values(["condition", "enrolment_seconds", "query_seconds"], ignore_index=True)
