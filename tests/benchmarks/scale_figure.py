@@ -227,7 +227,9 @@ last factor of ten, where fixed costs hide it least: up to {FLAT} is called flat
 
 Memory is what the step itself takes at most, above what its process has before; pages of memory-mapped files, which
 the system takes back when it needs them, are not counted, and less than 1 MB is written as 1. The last line is a whole
-process, which imports, opens all and reads {READS} steps, at its peak, with those pages.
+process, which imports, opens all and reads {READS} steps, at its peak, with those pages. Waveforms lie in shards of
+1,000 utterances, of which 256 are mapped at once: from a larger corpus nearly every clip of a step maps its shard anew,
+a part of a millisecond each and never more than once a clip; pages of shards that were let go are counted here.
 
 What this does not show: reading from a disk. Sparse files come from memory; a store that does not fit there
 ({found["clips"].max() * 77056 / 1e9:.0f} GB for the largest, in one byte) is read as fast as its disk allows,
@@ -260,8 +262,8 @@ def draw(found, path):
     lines = [name for name in [*STEPS, EPOCH]]
     colours = dict(zip(lines, plt.get_cmap("tab10").colors))
     figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), sharex=True)
-    titles = {"seconds": "Seconds: opening grows with the corpus, a step stays as it is",
-              "megabytes": "Megabytes that a step takes, and those of a whole process"}
+    titles = {"seconds": "Seconds (solid: flat; dashed: grows with the corpus)",
+              "megabytes": "Megabytes that each takes, and those of a whole process"}
     for axis, (what, title) in zip(axes, titles.items()):
         shown = with_epochs(found) if what == "seconds" else found
         for name in lines:
