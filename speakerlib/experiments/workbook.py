@@ -28,6 +28,7 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
     ("05_protonet_training", {"num_support": 10}),
     ("06_short_utterance_training", {}),
     ("07_verification_and_identification", {"init": "06_short_utterance_training"}),
+    ("10_voice_training", {}),
     ("08_result_tables", {}),
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
@@ -39,7 +40,7 @@ START_SECONDS = 300  # a kernel may take so long to start where many start at on
 def run_workbook(corpus="demo", force=False):
     """Executes all notebooks not yet done on a corpus (a name, or a folder of audio); says where the results are."""
     corpus = find_corpus(corpus)
-    minutes = 9 + 0.15 * corpus.table["duration"].sum() / 3600  # four trainings; features by the hour of speech
+    minutes = 10 + 0.6 * corpus.table["duration"].sum() / 3600  # five trainings; features by the hour of speech
     print(f"{len(STEPS)} notebook runs on {corpus.name}: about {minutes:.0f} minutes on two cores, less what is done")
     folders = []
     for number, (notebook, parameters) in enumerate(STEPS, start=1):
