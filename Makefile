@@ -63,7 +63,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "Set-up 2/4: PyTorch (the largest download; a minute or more)"
 	@$(PIP) torch torchaudio
 	@echo "Set-up 3/4: JupyterLab and the other packages (a minute or two)"
-	@$(PIP) -e ".[demo,test]"
+	@$(PIP) -e ".[demo,onnx,test]"
 	@echo "Set-up 4/4: torchaudio"
 	@$(VENV) -m speakerlib.setup_torchaudio
 	@echo "$(CURDIR)" > $@

@@ -140,12 +140,9 @@ class SpeakerIdentifier:
         table = pd.DataFrame({"name": [*self.names, UNKNOWN], "probability": probabilities[0],
                               "score": [*scores[0], np.nan]})
         best = int(scores[0].argmax()) if known[0] else len(self.names)
-        order = np.argsort(-(scores[0] if np.isnan(probabilities).any() else probabilities[0, :-1]), kind="stable")
-        place = np.append(order, len(self.names))
-        if not np.isnan(probabilities).any():
-            place = np.argsort(-probabilities[0], kind="stable")
+        likely = np.append(scores[0], -np.inf) if self.weights.calibration is None else probabilities[0]
         return Identification(table["name"][best], float(table["probability"][best]),
-                              table.iloc[place].reset_index(drop=True), seconds,
+                              table.iloc[np.argsort(-likely, kind="stable")].reset_index(drop=True), seconds,
                               false_acceptance if self.weights.calibration else None)
 
     def scores(self, embeddings):

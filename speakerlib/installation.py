@@ -12,7 +12,7 @@ from pathlib import Path
 from speakerlib.data import files
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
-REINSTALL = 'make -B setup   (or, outside .venv: pip install -c constraints.txt -e ".[demo,test]")'
+REINSTALL = 'make -B setup   (or, outside .venv: pip install -c constraints.txt -e ".[demo,onnx,test]")'
 
 
 def check_python():

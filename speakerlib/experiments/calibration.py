@@ -41,12 +41,18 @@ def is_known(scores, seconds, calibration, false_acceptance, present=None):
     false_acceptance: one of the rates of calibration["thresholds"]; ValueError for another.
     """
     scores, present = _checked(scores, present)
-    constants = calibration["thresholds"].get(f"{false_acceptance:g}")
-    if constants is None:
-        raise ValueError(f"false_acceptance={false_acceptance!r}: the model has thresholds for "
-                         f"{', '.join(calibration['thresholds'])}. Use one of them, or calibrate for another.")
-    threshold = _covariates(seconds, present) @ torch.tensor(constants, dtype=torch.float64)
+    constants = torch.tensor(threshold_constants(calibration, false_acceptance), dtype=torch.float64)
+    threshold = _covariates(seconds, present) @ constants
     return (_best(scores, present) >= threshold).numpy()
+
+
+def threshold_constants(calibration, false_acceptance):
+    """The constants of the threshold for a stated rate; ValueError if the calibration has none for it."""
+    try:
+        return calibration["thresholds"][f"{false_acceptance:g}"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"false_acceptance={false_acceptance!r}: the model has thresholds for "
+                         f"{', '.join(calibration['thresholds'])}. Use one of them, or calibrate for another.") from error
 
 
 def fit_calibration(scores, seconds, truth, rates, present=None, covariates=COVARIATES):

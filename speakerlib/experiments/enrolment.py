@@ -2,7 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
 
+from speakerlib.data.clips import Clips
 from speakerlib.data.episodes import default_rule
 from speakerlib.data.identification_tasks import draw_identification
 from speakerlib.data.utterance_features import prepare_utterance_features
@@ -19,12 +22,13 @@ def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enro
                         seed=0, progress=True):
     """A row a condition, seconds of enrolment and seconds of query: accuracy, with intervals over tasks and speakers.
 
-    A person is enrolled with one clip: a cut of one utterance, or several joined where one is shorter than that. Query
-    and enrolment never share an utterance, or a session where each speaker has several; queries come from utterances of
-    at least the longest query, so that a column differs from the next in nothing but the cut. Columns: condition,
-    enrolment_seconds, query_seconds, accuracy, interval, low, high (see with_intervals), num_way, tasks, speakers,
-    repeated (clips that repeat what there is), episodes (their digest). The tasks of a cell are the same in each
-    condition. Raises what draw_identification does.
+    A person is enrolled with a cut of one utterance, or with several where one is shorter than that: they are embedded
+    apart, as files are, since each went through a channel of its own, and averaged by length. Query and enrolment never
+    share an utterance, or a session where each speaker has several; all come from utterances of at least the longest
+    query, so that the columns of a table differ in nothing but the cut. Columns: condition, enrolment_seconds,
+    query_seconds, accuracy, interval, low, high (see with_intervals), num_way, tasks, speakers, repeated (clips that
+    repeat what there is), episodes (their digest). The tasks of a cell are the same in each condition. Raises what
+    draw_identification does.
     """
     from tqdm.auto import tqdm
 
@@ -40,9 +44,17 @@ def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enro
                                     enroll_length=round(100 * enrolment), test_length=round(100 * query),
                                     num_tasks=num_tasks, rule=rule, seed=seed)
         for name, features in stores.items():
-            accuracy = identify(embed_clips(encoder, features, tasks.clips, progress=False), tasks.episodes)
+            accuracy = identify(_embed_apart(encoder, features, tasks.clips), tasks.episodes)
             rows.append({"condition": name, "enrolment_seconds": enrolment, "query_seconds": query,
                          **with_intervals(accuracy, tasks.episodes.speakers), "num_way": num_way,
                          "tasks": len(accuracy), "speakers": len(np.unique(tasks.episodes.speakers)),
                          "repeated": int(tasks.clips.repeated.sum()), "episodes": tasks.digest()})
     return pd.DataFrame(rows).sort_values(["condition", "enrolment_seconds", "query_seconds"], ignore_index=True)
+
+
+def _embed_apart(encoder, features, clips):
+    """(clips, dim): the mean of the unit embeddings of a clip's pieces, weighed by their lengths."""
+    pieces = Clips(np.arange(len(clips.clip)), clips.row, clips.start, clips.length)
+    embedded = F.normalize(embed_clips(encoder, features, pieces, progress=False), dim=1)
+    weighed = embedded * torch.from_numpy(clips.length)[:, None]
+    return torch.zeros(len(clips), embedded.shape[1]).index_add_(0, torch.from_numpy(clips.clip), weighed)
