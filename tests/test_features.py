@@ -294,6 +294,15 @@ def test_utterances_that_are_too_short_are_counted(corpus, capsys):
         prepare_features(corpus, segment_seconds=5.0, progress=False)
 
 
+def test_a_store_too_large_to_be_read_through_is_opened_by_its_sizes_alone(corpus, monkeypatch, small_shards):
+    store = prepare_features(corpus, "compact", progress=False)
+    read, checksum = [], files.checksum
+    monkeypatch.setattr(files, "checksum", lambda path: read.append(Path(path).name) or checksum(path))
+    monkeypatch.setattr("speakerlib.data.features.CHECK_BYTES", 1)
+    FeatureStore.open(store.folder)
+    assert read == ["segments.parquet"]
+
+
 def test_an_unfinished_folder_is_not_opened(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished features"):
         FeatureStore.open(tmp_path)

@@ -62,7 +62,7 @@ def settings_hash(*record):
 def require_whole(path, num_bytes, crc):
     """RuntimeError if the file is missing, or not of this size and checksum; None leaves either unchecked."""
     size = path.stat().st_size if path.exists() else None
-    if size is None or num_bytes not in (None, size) or crc not in (None, files.checksum(path)):
+    if size is None or num_bytes not in (None, size) or (crc is not None and crc != files.checksum(path)):
         seen = "missing" if size is None else f"torn: {size} bytes, not those that were written"
         raise RuntimeError(f"{path} is {seen}. Run prepare_features again: it makes anew what is not whole.")
 
