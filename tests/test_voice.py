@@ -15,10 +15,11 @@ from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
 from speakerlib.data.speeds import SPEEDS, at_speed, samples_at_speed
 from speakerlib.data.voice_batches import VoiceBatches, masked
-from speakerlib.experiments import voice, voice_tasks
+from speakerlib.experiments import voice, voice_ablation, voice_tasks
 from speakerlib.experiments.parameters import check_parameters
 from speakerlib.experiments.records import Run
 from speakerlib.experiments.speaker_encoders import read_speaker_encoder
+from speakerlib.experiments.sweep_files import read_sweep
 from speakerlib.experiments.voice import ReadAhead, open_voice, train_voice
 from speakerlib.models.voice import VoiceEncoder
 from speakerlib.views import voice as views
@@ -332,6 +333,58 @@ def test_a_row_for_each_condition_and_task_tells_what_was_met(voices):
         assert row["num_way"] == row["speakers"] == 3 and row["tasks"] == 20
         assert row["low"] <= row["accuracy"] <= row["high"]
         assert np.mean(list(row["by_speaker"].values())) == pytest.approx(row["accuracy"], abs=1e-4)
+
+
+# What each step brought
+
+
+def made_up_results(skip=(), seeds=(0, 1, 2), episodes="abc"):
+    """Each step brings two points for speaker a and four for b; the longest training ten and ten."""
+    rows, parameters = [], {}
+    steps = {**voice_ablation.STEPS, voice_ablation.LONGER: {"num_train_iterations": 400}}
+    for place, (step, changed) in enumerate(steps.items()):
+        parameters = {"num_train_iterations": 100, **parameters, **changed}
+        more = 0.06 if step == voice_ablation.LONGER else 0
+        rows += [{**dict.fromkeys(voice_ablation.BUDGET, 1), **parameters, "seed": seed, "heard": "changed I",
+                  "task": "5-way", "episodes": episodes if place < 5 else "abc",
+                  "by_speaker": {"a": 0.5 + 0.02 * place + 0.01 * seed, "b": 0.5 + 0.04 * place + 0.01 * seed + more}}
+                 for seed in seeds if step not in skip]
+    return pd.DataFrame(rows)
+
+
+def test_each_step_is_paired_with_the_one_before_it():
+    lines = voice_ablation.ablation_lines(made_up_results())
+    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.LONGER]
+    assert np.isnan(lines["difference"].iloc[0]) and set(lines["seeds"]) == {3} and set(lines["speakers"]) == {2}
+    assert lines["accuracy"].iloc[0] == pytest.approx(0.51)
+    assert lines["difference"].iloc[1:-1].to_numpy() == pytest.approx(0.03)
+    assert lines["difference_low"].iloc[1] == pytest.approx(0.02) and lines["difference"].iloc[-1] > 0.05
+    table = voice_ablation.ablation_table(lines, "5-way")
+    assert table.loc["+ mean removed", "changed I"] == "54.0; +3.0 (+2.0 to +4.0)"
+    (axis,) = views.plot_ablation(lines, "5-way").axes
+    assert [tick.get_text().replace("\n", " ") for tick in axis.get_xticklabels()] == list(lines["step"])
+
+
+def test_steps_that_were_not_run_are_left_out_and_other_tasks_are_refused():
+    lines = voice_ablation.ablation_lines(made_up_results(skip=("+ speeds", voice_ablation.LONGER)))
+    assert "+ speeds" not in set(lines["step"]) and lines["difference"].iloc[3] == pytest.approx(0.06)
+    few = made_up_results(skip=list(voice_ablation.STEPS)[1:] + [voice_ablation.LONGER])
+    assert voice_ablation.ablation_lines(few).empty
+    with pytest.raises(ValueError, match=r"\+ pairs, changed I, 5-way: the step before met other tasks"):
+        voice_ablation.ablation_lines(made_up_results(episodes="other"))
+
+
+def test_there_is_no_table_where_nothing_was_run(data_folder):
+    assert voice_ablation.read_ablation("voices").empty
+
+
+def test_the_sweep_trains_the_very_steps_of_the_table(voices):
+    runs = read_sweep("voice_ablation", corpus="voices").runs
+    results = pd.DataFrame([{**run.parameters, "corpus_fingerprint": "f", "heard": "recorded", "task": "5-way",
+                             "episodes": "e", "by_speaker": {"a": 0.5}} for run in runs])
+    lines = voice_ablation.ablation_lines(results)
+    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.LONGER]
+    assert lines["seeds"].sum() == len(runs)
 
 
 # Pictures and tables
