@@ -1,5 +1,6 @@
 """Several processes (gloo, on CPUs) train as one does: the same numbers, files and resumes; all end together."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -192,6 +193,26 @@ def test_forks_of_a_process_whose_torch_had_threads_do_not_wait_for_them(tmp_pat
         assert len(run(tmp_path, 2, num_train_iterations=2)) == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_fork_does_not_end_what_its_parent_had(tmp_path):
+    """What torch leaves of an earlier training waits, when it ends, for threads that a fork does not have."""
+    class Inherited:
+        def __init__(self):
+            self.cycle = self
+
+        def __del__(self):
+            (tmp_path / f"ended by {os.getpid()}").touch()
+
+    def drop():  # seen by no collection before the fork
+        kept.clear()
+        gc.collect()
+
+    gc.collect()
+    Inherited()
+    kept = [Inherited()]
+    run(tmp_path / "run", 2, loss=at(5, 0, drop))
+    assert [path.name for path in tmp_path.glob("ended*")] == [f"ended by {os.getpid()}"]
 
 
 def test_progress_is_reported_where_the_training_was_asked_for(tmp_path):

@@ -1,6 +1,7 @@
 """Starts the processes of a training on several devices: from a notebook, or from a terminal without one."""
 
 import builtins
+import gc
 import io
 import json
 import logging
@@ -100,6 +101,7 @@ def _launch(function, count, folder, total, on_progress):
 
     _check_forks(count)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier training, in this process alone
+    gc.collect()  # what an earlier training left behind ends here: in a fork, it would wait for threads that are not
     folder.mkdir(parents=True, exist_ok=True)
     stdout = sys.stdout
     with tempfile.TemporaryDirectory(prefix="speakerlib-") as notes, _watched(folder, total, count, on_progress):
@@ -117,6 +119,7 @@ def _launch(function, count, folder, total, on_progress):
 
 def _in_fork(function, notes, stdout):
     """What each fork does. An error is left as a note: the launcher would make a long text of it."""
+    gc.freeze()  # what was there before the fork is the parent's to end
     sys.stdout = stdout
     for name in _CAUGHT:  # here they end the process, until train() waits for the step to end
         signal.signal(getattr(signal, name), signal.SIG_DFL)
