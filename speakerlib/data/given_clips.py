@@ -1,6 +1,7 @@
 """Clips that a person hands over, files or arrays of any rate: checked, and brought to 16 kHz and one channel."""
 
 import warnings
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def list_of_clips(clips):
 def _from_array(clip, sample_rate, name):
     import soxr
 
-    if isinstance(sample_rate, bool) or not np.isscalar(sample_rate) or not 1000 <= sample_rate <= 768000:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Real) or not 1000 <= sample_rate <= 768000:
         raise ValueError(f"sample_rate={sample_rate!r}: expected samples a second, from 1000 to 768000, such as 16000.")
     samples = np.asarray(clip)
     if samples.dtype.kind not in "if":

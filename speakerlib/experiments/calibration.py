@@ -52,7 +52,7 @@ def threshold_constants(calibration, false_acceptance):
         return calibration["thresholds"][f"{false_acceptance:g}"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"false_acceptance={false_acceptance!r}: the model has thresholds for "
-                         f"{', '.join(calibration['thresholds'])}. Use one of them, or calibrate for another.") from error
+                         f"{', '.join(calibration['thresholds'])}. Use one of them, or calibrate anew.") from error
 
 
 def fit_calibration(scores, seconds, truth, rates, present=None, covariates=COVARIATES):

@@ -71,7 +71,7 @@ def voice_header(encoder, front, **facts):
 
 def weights_digest(encoder, front):
     """Hexadecimal digits that change with any weight, and with the front end."""
-    digest = sha256(identifier(front).encode())
+    digest = sha256(identifier(front_end(front)).encode())
     for name, values in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.detach().cpu().contiguous().numpy().tobytes())
