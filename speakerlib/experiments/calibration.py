@@ -6,7 +6,7 @@ import torch
 
 UNKNOWN = "unknown"  # what a stranger is called; nobody can be enrolled under it
 PULL = 1e-3  # of the constants towards none: keeps them finite where all trials are told apart
-COVARIATES = ("one", "seconds", "people")  # each constant is linear in these, see _covariates
+COVARIATES = ("one", "seconds", "people")  # see _covariates; how many clips a person was enrolled with did not pay
 
 
 def cosines(queries, people):
