@@ -16,6 +16,7 @@ from speakerlib.data.corpora import import_corpus
 from speakerlib.data.speeds import SPEEDS, at_speed, samples_at_speed
 from speakerlib.data.voice_batches import VoiceBatches, masked
 from speakerlib.experiments import voice, voice_ablation, voice_tasks
+from speakerlib.experiments.optimizers import adamw, cosine
 from speakerlib.experiments.parameters import check_parameters
 from speakerlib.experiments.records import Run
 from speakerlib.experiments.speaker_encoders import read_speaker_encoder
@@ -299,6 +300,23 @@ def test_steps_are_read_ahead_one_by_one_and_what_goes_wrong_there_comes_out():
             ahead(6)
     with ReadAhead(read, 3) as ahead:
         assert [ahead(step) for step in range(3)] == [0, 1, 2] and not ahead.coming
+
+
+def test_the_rate_rises_in_a_line_then_falls_to_nothing():
+    rates = [cosine(0.003, step, 200) for step in range(201)]
+    assert rates[0] == pytest.approx(0.003 / 20) and rates[9] == pytest.approx(0.0015)
+    assert max(rates) == rates[19] == rates[20] == pytest.approx(0.003)
+    assert rates[110] == pytest.approx(0.0015) and rates[200] == pytest.approx(0, abs=1e-12)
+    assert (np.diff(rates[20:]) < 0).all() and all(rate > 0 for rate in rates[:200])
+    assert cosine(0.003, 0, 1) == pytest.approx(0.003)
+
+
+def test_only_matrices_and_filters_decay():
+    encoder = VoiceEncoder()
+    decayed, others = adamw(encoder.parameters(), lr=0.1).param_groups
+    assert decayed["weight_decay"] == 0.01 and others["weight_decay"] == 0
+    assert {each.ndim > 1 for each in decayed["params"]} == {True} and {each.ndim for each in others["params"]} == {1}
+    assert len(decayed["params"]) + len(others["params"]) == len(list(encoder.parameters()))
 
 
 # The three tasks
