@@ -42,7 +42,7 @@ class VoiceBatches:
         self.rows = [table["utterance"].to_numpy()[owner == place] for place in range(len(self.speakers))]
         if self.pairs and min(map(len, self.rows)) < 2:
             raise ValueError("pairs need two utterances of each training speaker; "
-                             f"{self.speakers[np.argmin(list(map(len, self.rows)))]!r} has one.")
+                             f"{str(self.speakers[np.argmin(list(map(len, self.rows)))])!r} has one.")
         self.num_voices = len(self.speakers) * len(stores)
 
     def draw(self, step):

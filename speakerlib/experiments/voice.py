@@ -64,8 +64,8 @@ class Voice:
         """The utterances of one split."""
         return self.utterances[self.utterances["split"] == name]
 
-    def features(self, condition, channel_family="I", channel_seed=0, speed=1.0, split=None):
-        """The frames of all utterances, or of one split's, made if they are not there."""
+    def features(self, condition, channel_family="I", channel_seed=0, speed=1.0, split="test"):
+        """The frames of one split's utterances, made if they are not there."""
         return prepare_utterance_features(self.corpus, self.settings.front_end, condition, channel_seed, channel_family,
                                           speed=speed, split=split)
 
@@ -149,7 +149,7 @@ def train_voice(experiment, run, on_progress=None):
     """
     settings, batches = experiment.settings, experiment.batches
     network = VoiceNetwork(experiment.new_encoder(), batches.num_voices)
-    stores = {name: experiment.features(*copy) for name, copy in CONDITIONS.items()}
+    stores = {name: experiment.features(*copy, split="validation") for name, copy in CONDITIONS.items()}
     tasks = {name: task for name, task in experiment.tasks("validation").items() if "1 s" not in name}
     total, began = settings.num_train_iterations, perf_counter()
 

@@ -24,7 +24,8 @@ def draw_voice_tasks(utterances, frames, num_tasks, rule, seed, tasks=TASKS):
     drawn = {}
     for name, task in tasks.items():
         ways = min(task["num_way"], utterances["speaker"].nunique())
-        sizes = {**task, "num_way": ways, "num_tasks": num_tasks, "rule": rule, "seed": seed, "num_cuts": 1}
+        sizes = {**task, "num_way": ways, "num_tasks": num_tasks, "rule": rule, "seed": seed, "num_enrolments": 4,
+                 "num_cuts": 1}
         try:
             drawn[name] = draw_identification(utterances[utterances["frames"] >= task["test_length"]], frames, **sizes)
         except ValueError:
