@@ -4,6 +4,7 @@
 """
 
 import numpy as np
+import torch
 from material import open_frames
 from side_by_side import faster, options, table, write
 from training_step import (
