@@ -117,6 +117,15 @@ def test_every_record_is_of_a_named_commit_and_both_conditions():
             assert {row["condition"] for row in record["result"]} == {"recorded", "changed"}
 
 
+def test_every_speed_is_one_that_was_measured():
+    section = README.partition("## How fast, how large")[2].partition("\n## ")[0]
+    measured = (project_folder() / "figures" / "benchmarks.md").read_text(encoding="utf-8")
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    told = re.findall(r"(?<![\d.,])\d+(?:[.,]\d+)*(?! of)", re.sub(r"\(target [\d.]+", "", " ".join(rows)))
+    assert len(rows) >= 9 and len(told) >= 25
+    assert [number for number in told if not re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)", measured)] == []
+
+
 def test_pictures_and_links_exist():
     links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", README)
     assert sum(bang == "!" for bang, _, _ in links) >= 4
