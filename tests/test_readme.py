@@ -123,7 +123,8 @@ def test_every_speed_is_one_that_was_measured():
     rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
     told = re.findall(r"(?<![\d.,])\d+(?:[.,]\d+)*(?! of)", re.sub(r"\(target [\d.]+", "", " ".join(rows)))
     assert len(rows) >= 9 and len(told) >= 25
-    assert [number for number in told if not re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)", measured)] == []
+    seen = [re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d]|[.,]\d)", measured) for number in told]
+    assert [number for number, found in zip(told, seen, strict=True) if not found] == []
 
 
 def test_pictures_and_links_exist():
