@@ -113,7 +113,7 @@ def _launch(function, count, folder, total, on_progress):
             said = _note_of(notes, "KeyboardInterrupt")  # none if it had not begun
             raise KeyboardInterrupt(said or f"Stopped. Run the same again to go on from what is in {folder}.") from None
         except ChildFailedError as error:
-            _raise_first(notes, count, folder)
+            _raise_first(notes, count, folder, error.failures)
             raise RuntimeError(f"{count} processes could not train together: {error}") from None
 
 
@@ -137,13 +137,17 @@ def _in_fork(function, notes, stdout):
         sys.exit(1)
 
 
-def _raise_first(notes, count, folder):
-    """Raises what a fork left a note of; of those that only saw another one go, what became of that one."""
+def _raise_first(notes, count, folder, failed):
+    """Raises what a fork left a note of; of those that only saw another one go, what became of that one.
+
+    failed: the ranks that the launcher saw fail; the others it ends itself, perhaps before they leave a note.
+    """
     paths = sorted(Path(notes).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     for note in map(read_json, paths):
         if note["kind"] != "ConnectionError":
             raise getattr(builtins, note["kind"])(note["text"])
-    gone = sorted(set(map(str, range(count))) - {path.stem for path in paths})
+    gone = set(map(str, range(count))) - {path.stem for path in paths}
+    gone = sorted(gone & set(map(str, failed)) or gone)
     if gone:
         raise RuntimeError(f"Process {', '.join(gone)} of {count} (the first is 0) was killed; was there memory "
                            "enough? Try fewer processes. The same again goes on from the last checkpoint in "
