@@ -22,6 +22,7 @@ from speakerlib.experiments.records import Run
 from speakerlib.experiments.speaker_encoders import read_speaker_encoder
 from speakerlib.experiments.sweep_files import read_sweep
 from speakerlib.experiments.voice import ReadAhead, open_voice, train_voice
+from speakerlib.experiments.voice_table import seen_conditions
 from speakerlib.models.voice import VoiceEncoder
 from speakerlib.views import voice as views
 
@@ -120,9 +121,19 @@ def test_a_clip_is_cut_from_the_copy_and_speed_that_were_drawn(voices):
 
 @pytest.mark.parametrize("augment, families", [("none", ""), ("I", ["I"]), ("II", ["II"]), ("both", ["I", "II"])])
 def test_copies_are_of_the_families_that_are_asked_for_and_of_no_channel_of_the_tests(voices, augment, families):
-    recorded, *changed = open_voice(voices(augment=augment, num_copies=3)).copies
+    experiment = open_voice(voices(augment=augment, num_copies=3))
+    recorded, *changed = experiment.copies
     assert recorded[0] == "recorded"
     assert changed == [("changed", family, seed) for family in families for seed in (1, 2, 3)]
+    whole = sum(voice.FAMILY_WEIGHTS[family] for family in families)
+    changed = [0.7 * voice.FAMILY_WEIGHTS[family] / whole / 3 for family in families for _ in range(3)]
+    assert np.allclose(experiment.shares, [0.3, *changed] if families else [1])
+
+
+def test_clips_are_of_each_copy_as_often_as_its_share_says(voices):
+    batches = open_voice(voices(augment="both")).batches
+    drawn = np.concatenate([batches.draw(step).copies for step in range(400)])  # 3,200 clips; three deviations: 0.025
+    assert np.allclose(np.bincount(drawn) / len(drawn), batches.shares, atol=0.025)
 
 
 def test_without_pairs_a_batch_is_clips_of_any_voices(voices):
@@ -359,7 +370,8 @@ def test_a_row_for_each_condition_and_task_tells_what_was_met(voices):
 def made_up_results(skip=(), seeds=(0, 1, 2), episodes="abc"):
     """Each step brings two points for speaker a and four for b; the longest training ten and ten."""
     rows, parameters = [], {}
-    steps = {**voice_ablation.STEPS, voice_ablation.LONGER: {"num_train_iterations": 400}}
+    steps = {**voice_ablation.STEPS, voice_ablation.MASKS: {"spec_augment": True},
+             voice_ablation.LONGER: {"num_train_iterations": 400, "spec_augment": False}}
     for place, (step, changed) in enumerate(steps.items()):
         parameters = {"num_train_iterations": 100, **parameters, **changed}
         more = 0.06 if step == voice_ablation.LONGER else 0
@@ -372,11 +384,13 @@ def made_up_results(skip=(), seeds=(0, 1, 2), episodes="abc"):
 
 def test_each_step_is_paired_with_the_one_before_it():
     lines = voice_ablation.ablation_lines(made_up_results())
-    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.LONGER]
+    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.MASKS, voice_ablation.LONGER]
+    assert list(lines["steps_trained"]) == [100] * (len(lines) - 1) + [400]
     assert np.isnan(lines["difference"].iloc[0]) and set(lines["seeds"]) == {3} and set(lines["speakers"]) == {2}
     assert lines["accuracy"].iloc[0] == pytest.approx(0.51)
     assert lines["difference"].iloc[1:-1].to_numpy() == pytest.approx(0.03)
-    assert lines["difference_low"].iloc[1] == pytest.approx(0.02) and lines["difference"].iloc[-1] > 0.05
+    assert lines["difference_low"].iloc[1] == pytest.approx(0.02)
+    assert lines["difference"].iloc[-1] == pytest.approx(2 * 0.03 + 0.03)  # to the recipe's last step, not to the masks
     table = voice_ablation.ablation_table(lines, "5-way")
     assert table.loc["+ mean removed", "changed I"] == "54.0; +3.0 (+2.0 to +4.0)"
     (axis,) = views.plot_ablation(lines, "5-way").axes
@@ -386,7 +400,7 @@ def test_each_step_is_paired_with_the_one_before_it():
 def test_steps_that_were_not_run_are_left_out_and_other_tasks_are_refused():
     lines = voice_ablation.ablation_lines(made_up_results(skip=("+ speeds", voice_ablation.LONGER)))
     assert "+ speeds" not in set(lines["step"]) and lines["difference"].iloc[3] == pytest.approx(0.06)
-    few = made_up_results(skip=list(voice_ablation.STEPS)[1:] + [voice_ablation.LONGER])
+    few = made_up_results(skip=list(voice_ablation.STEPS)[1:] + [voice_ablation.MASKS, voice_ablation.LONGER])
     assert voice_ablation.ablation_lines(few).empty
     with pytest.raises(ValueError, match=r"\+ pairs, changed I, 5-way: the step before met other tasks"):
         voice_ablation.ablation_lines(made_up_results(episodes="other"))
@@ -401,7 +415,7 @@ def test_the_sweep_trains_the_very_steps_of_the_table(voices):
     results = pd.DataFrame([{**run.parameters, "corpus_fingerprint": "f", "heard": "recorded", "task": "5-way",
                              "episodes": "e", "by_speaker": {"a": 0.5}} for run in runs])
     lines = voice_ablation.ablation_lines(results)
-    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.LONGER]
+    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.MASKS, voice_ablation.LONGER]
     assert lines["seeds"].sum() == len(runs)
 
 
@@ -415,8 +429,8 @@ def made_up_rows(ways=5):
 
 
 def test_a_family_that_was_heard_in_training_is_marked_in_table_and_picture():
-    assert views.seen_conditions("none") == [] and views.seen_conditions("both") == ["changed I", "changed II"]
-    assert views.seen_conditions("I") == ["changed I"] and views.seen_conditions("II") == ["changed II"]
+    assert seen_conditions("none") == [] and seen_conditions("both") == ["changed I", "changed II"]
+    assert seen_conditions("I") == ["changed I"] and seen_conditions("II") == ["changed II"]
     table = views.voice_table(made_up_rows(), "II")
     assert list(table) == ["recorded", "changed I", "changed II †"]
     assert table.loc["5-way 1-shot, 3 s", "changed I"] == "80.0 (78.0 to 83.0)"

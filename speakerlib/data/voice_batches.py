@@ -27,15 +27,16 @@ class VoiceBatches:
 
     stores: a list a speed of lists of UtteranceFeatures, the same copies at each speed, all of one split's utterances.
     A voice is a speaker at a speed: num_voices of them, speaker by speaker within a speed. pairs: a batch is clips of
-    half as many voices, the second half of them of the same voices as the first, each of another utterance.
-    ValueError for a batch of fewer than two clips, or pairs of an odd number.
+    half as many voices, the second half of them of the same voices as the first, each of another utterance. shares: how
+    often a clip is of each copy, in sum 1; None: all alike. ValueError for a batch of fewer than two clips, or pairs of
+    an odd number.
     """
 
-    def __init__(self, stores, split, batch_size, seed, pairs=True, masks=True):
+    def __init__(self, stores, split, batch_size, seed, pairs=True, masks=True, shares=None):
         if batch_size < 2 or (pairs and batch_size % 2):
             raise ValueError(f"batch_size={batch_size}: expected at least 2 clips" + (", in pairs." if pairs else "."))
         self.stores, self.batch_size, self.seed = stores, int(batch_size), int(seed)
-        self.pairs, self.masks = bool(pairs), bool(masks)
+        self.pairs, self.masks, self.shares = bool(pairs), bool(masks), shares
         table = stores[0][0].utterances
         table = table[table["split"] == split]
         self.speakers, owner = np.unique(table["speaker"].to_numpy(str), return_inverse=True)
@@ -54,7 +55,7 @@ class VoiceBatches:
         each = 2 if self.pairs else 1
         utterances = np.stack([random.choice(self.rows[speaker], each, replace=False) for speaker in speakers], axis=1)
         voices, speeds = np.tile(voices, each), np.tile(speeds, each)
-        copies = random.integers(len(self.stores[0]), size=len(voices))
+        copies = random.choice(len(self.stores[0]), size=len(voices), p=self.shares)
         length = int(random.integers(SHORTEST // 10, LONGEST // 10 + 1)) * 10
         lengths = np.array([self.stores[speed][0].lengths[row] for speed, row in zip(speeds, utterances.ravel())])
         return VoiceBatch(voices, speeds, copies, utterances.ravel(), draw_starts(lengths, length, random), length)

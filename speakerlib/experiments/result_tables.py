@@ -9,7 +9,15 @@ import pandas as pd
 import yaml
 
 from speakerlib.data.files import atomic_path, read_json
-from speakerlib.experiments import comparison, error_tables, mask_table, nine_cell_table, objective_table
+from speakerlib.experiments import (
+    comparison,
+    error_tables,
+    mask_table,
+    nine_cell_table,
+    objective_table,
+    voice_ablation,
+    voice_table,
+)
 from speakerlib.experiments.latex import HEAD, latex
 from speakerlib.experiments.parameters import notebook_parameters
 from speakerlib.experiments.pretrained import NOTEBOOK as PRETRAINING
@@ -18,6 +26,8 @@ from speakerlib.experiments.sweep_files import sweep_path
 from speakerlib.experiments.tables import markdown
 from speakerlib.experiments.transfer import NOTEBOOK as PROTONET
 from speakerlib.experiments.verify import NOTEBOOK as VERIFICATION
+from speakerlib.experiments.voice import NOTEBOOK as VOICE
+from speakerlib.experiments.voice_tasks import CONDITIONS, TASKS
 
 
 @dataclass(frozen=True)
@@ -207,6 +217,31 @@ def _objectives(corpus, only):
         columns=["accuracy, 1 s", "EER, 1 s"]).rename_axis("objective"), f"No runs yet. Make them: {command}")]
 
 
+def _voices(corpus, only):
+    results, made = _results(VOICE, corpus, only), []
+    for recipe, lines, rows in voice_table.voice_grids(results):
+        absent = [name for augment, name in voice_table.TRAINED.items() if augment not in set(lines["augment"])]
+        command = sweep_command("voice", "train", recipe["corpus"], recipe)
+        made.append(ResultTable("voice", voice_table.voice_caption(recipe, rows), voice_table.voice_table(lines, True),
+                                f"Missing: trained through {', '.join(absent)}. Fill them: {command}" if absent else "",
+                                {"cells": lines, "recipe": recipe}))
+    return made or [ResultTable("voice", "The voice, not the microphone: no runs yet", pd.DataFrame(
+        columns=["heard", *TASKS]).rename_axis("trained through"),
+        f"No runs yet. Make them: speakerlib sweep voice --corpus {shlex.quote(corpus or 'demo')}")]
+
+
+def _voice_steps(corpus, only):
+    results, made = _results(VOICE, corpus, only), []
+    for _, group in results.groupby("corpus", sort=False) if len(results) else ():
+        lines = voice_ablation.ablation_lines(group)
+        made += [ResultTable("voice_steps", voice_ablation.ablation_caption(lines, group, task),
+                             voice_ablation.ablation_table(lines, task), "", {"cells": lines, "task": task})
+                 for task in dict.fromkeys(lines["task"])]
+    return made or [ResultTable("voice_steps", "What each step against the microphone brings: no runs yet",
+                                pd.DataFrame(columns=list(CONDITIONS)).rename_axis("step"), "No runs yet. Make them: "
+                                f"speakerlib sweep voice_ablation --corpus {shlex.quote(corpus or 'demo')}")]
+
+
 def _fill_errors(recipe):
     """The sweep that trains by this recipe and judges so: -p gives every step of a sweep the same value."""
     trained = {name: value for name, value in recipe["parameters"].items() if name != "test_tasks"}
@@ -217,12 +252,15 @@ def _fill_errors(recipe):
 
 def _chosen(notebook, corpus, only):
     """(rows of read_results, runs of chapter 04), of one corpus and with these values; empty if there are none."""
-    pretraining = read_runs(PRETRAINING)
+    return _results(notebook, corpus, only), read_runs(PRETRAINING)
+
+
+def _results(notebook, corpus, only):
+    """Rows of read_results, of one corpus and with these values; empty if there are none."""
     try:
-        results = read_results(notebook, corpus)
+        return _of_corpus(read_results(notebook, corpus), None, only)
     except FileNotFoundError:
-        return pd.DataFrame(), pretraining
-    return _of_corpus(results, None, only), pretraining
+        return pd.DataFrame()
 
 
 def _of_corpus(rows, corpus, only):
@@ -250,4 +288,6 @@ TABLES = {  # name: (what it shows, the notebook whose runs fill it, function)
                        _errors("identification")),
     "objectives": ("Work B's claim: its objectives on short queries, paired over speakers and seeds", VERIFICATION,
                    _objectives),
+    "voice": ("The voice, not the microphone: three tasks, by the channels that training heard", VOICE, _voices),
+    "voice_steps": ("What each step of chapter 10's recipe brings, paired", VOICE, _voice_steps),
 }

@@ -25,7 +25,9 @@ from speakerlib.models.voice import VoiceEncoder
 NOTEBOOK = "10_voice_training"
 AUGMENTS = ("none", *FAMILIES, "both")
 LOSS_TYPES = ("softmax", "am_softmax")
-MARGIN = 0.1  # of am_softmax; reached after WARM_MARGIN of the steps
+RECORDED_SHARE = 0.3  # how often a clip of a batch is as recorded, where training hears channels too
+FAMILY_WEIGHTS = {"I": 55, "II": 15}  # how often it is of each family, of those that training hears
+MARGIN = 0.2  # of am_softmax; reached after WARM_MARGIN of the steps
 WARM_MARGIN = 0.3
 VALIDATION_TASKS = 200
 LARGEST_GRADIENT = 5.0  # norm
@@ -82,6 +84,15 @@ class Voice:
         return [("recorded", "I", 0), *(("changed", family, seed) for family in families
                                         for seed in range(1, 1 + self.settings.num_copies))]
 
+    @property
+    def shares(self):
+        """How often a clip is of each copy: evenly within a family."""
+        families = [family for condition, family, _ in self.copies if condition == "changed"]
+        weights = np.array([FAMILY_WEIGHTS[family] / families.count(family) for family in families])
+        if not families:
+            return np.ones(1)
+        return np.concatenate([[RECORDED_SHARE], (1 - RECORDED_SHARE) * weights / weights.sum()])
+
     @cached_property
     def batches(self):
         """The batches that training meets; the copies are made if they are not there."""
@@ -93,7 +104,7 @@ class Voice:
         stores = [made[first:first + len(self.copies)] for first in range(0, len(made), len(self.copies))]
         settings = self.settings
         return VoiceBatches(stores, "train", settings.batch_size, self.seed(_TRAIN), settings.use_pairs,
-                            settings.spec_augment)
+                            settings.spec_augment, self.shares)
 
     @cached_property
     def rule(self):

@@ -7,7 +7,7 @@ from speakerlib.experiments.comparison import interval_over_speakers_and_seeds
 from speakerlib.experiments.records import read_results
 from speakerlib.experiments.voice import NOTEBOOK
 
-STEPS = {  # each has all that those above it have
+STEPS = {  # each has all that those above it have; none has masks
     "softmax, speech as recorded": {"front_end": "log_mel", "augment": "none", "speed_perturbation": False,
                                     "loss_type": "softmax", "use_pairs": False, "pooling": "mean",
                                     "spec_augment": False},
@@ -17,12 +17,12 @@ STEPS = {  # each has all that those above it have
     "+ margin": {"loss_type": "am_softmax"},
     "+ pairs": {"use_pairs": True},
     "+ attention": {"pooling": "attentive"},
-    "+ masks": {"spec_augment": True},
 }
+MASKS = "tried: masks"  # beside the recipe, not part of it; compared with its last step, as LONGER is
 LONGER = "+ longer training"
 BUDGET = ["corpus", "corpus_fingerprint", "num_copies", "batch_size", "learning_rate", "test_tasks"]
-COLUMNS = ["step", "heard", "task", "seeds", "speakers", "accuracy", "low", "high", "difference", "difference_low",
-           "difference_high"]
+COLUMNS = ["step", "steps_trained", "heard", "task", "seeds", "speakers", "accuracy", "low", "high", "difference",
+           "difference_low", "difference_high"]
 
 
 def read_ablation(corpus):
@@ -54,10 +54,11 @@ def ablation_lines(results):
             if before is not None:
                 earlier = before[(before["heard"] == heard) & (before["task"] == task)]
             low, high = interval_over_speakers_and_seeds(values.to_numpy())
-            lines.append({"step": step, "heard": heard, "task": task, "seeds": len(values), "speakers": values.shape[1],
+            lines.append({"step": step, "steps_trained": int(rows["num_train_iterations"].iloc[0]), "heard": heard,
+                          "task": task, "seeds": len(values), "speakers": values.shape[1],
                           "accuracy": float(values.to_numpy().mean()), "low": low, "high": high,
                           **_difference(part, earlier, f"{step}, {heard}, {task}")})
-        before = rows
+        before = rows if step in STEPS else before
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -70,7 +71,20 @@ def ablation_table(lines, task):
             text += "; {:+.1f} ({:+.1f} to {:+.1f})".format(
                 *(100 * row[name] for name in ("difference", "difference_low", "difference_high")))
         table.setdefault(row["heard"], {})[row["step"]] = text
-    return pd.DataFrame(table).rename_axis("accuracy, %; points to the line above")
+    return pd.DataFrame(table).rename_axis("accuracy, %; points to the step before")
+
+
+def ablation_caption(lines, results, task):
+    """What such a table holds, in one line; lines: of ablation_lines of these results."""
+    runs = results[results["num_train_iterations"].isin(lines["steps_trained"]) & (results["augment"] != "both")]
+    told = ", ".join(f"{step.removeprefix('+ ').removeprefix('tried: ')} {count:,}" for step, count in
+                     lines.drop_duplicates("step")[["step", "steps_trained"]].itertuples(index=False)
+                     if count != lines["steps_trained"].iloc[0])
+    return (f"{task}: what each step brings; {results['corpus'].iloc[0]}, {lines['steps_trained'].iloc[0]:,} steps of "
+            f"training{f' ({told})' * bool(told)}; from “+ channels” on, channels of family II were heard in training; "
+            f"{lines['speakers'].iloc[0]} unseen speakers, {' or '.join(map(str, sorted(lines['seeds'].unique())))} "
+            f"seeds, in brackets 95 % over both, paired on the same tasks; commit "
+            f"{', '.join(sorted(runs['commit'].astype(str).unique()))}")
 
 
 def _found(group, count):
@@ -82,8 +96,11 @@ def _found(group, count):
         if len(rows):
             found.append((step, rows))
     longest = _chosen(group, wanted)["num_train_iterations"].max()
-    if found and longest > count:
-        found.append((LONGER, _chosen(group, {**wanted, "num_train_iterations": longest})))
+    for step, changed in ((MASKS, {"spec_augment": True, "num_train_iterations": count}),
+                          (LONGER, {"num_train_iterations": longest})):
+        rows = _chosen(group, {**wanted, **changed})
+        if found and len(rows) and (step == MASKS or longest > count):
+            found.append((step, rows))
     return found
 
 

@@ -6,13 +6,13 @@ import torch
 
 from speakerlib.data.front_ends import front_end, normalise
 from speakerlib.data.speeds import at_speed
+from speakerlib.experiments.voice_table import SEEN, seen_conditions
 from speakerlib.views.explorer import changed, clip, features_of, in_a_room
 from speakerlib.views.spectrograms import DECIBELS, plot_spectrogram
 from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure
 
 FRONT = "compact"  # what the encoder hears; log_mel is the same with the mean left in
 COLOURS = {"recorded": PALETTE[0], "changed I": PALETTE[1], "changed II": PALETTE[3]}
-SEEN = " †"  # of a condition whose kind of channel was heard in training
 _MARKS = dict(zip(COLOURS, MARKERS))
 
 
@@ -87,11 +87,6 @@ def plot_voice_training(history, title=None, reference=None, split="validation")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
-
-
-def seen_conditions(augment):
-    """Conditions whose channels are of a family that training heard: a result there is no evidence for other rooms."""
-    return [name for name in COLOURS if name != "recorded" and augment in ("both", name.removeprefix("changed "))]
 
 
 def voice_table(rows, augment):
