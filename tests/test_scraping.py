@@ -162,7 +162,8 @@ def test_refusals_stop_the_job_which_says_why_and_goes_on_later(job, videos, tmp
     assert fault in progress.stopped and advice(fault) in progress.stopped and "same command" in progress.stopped
     assert not progress.finished and progress.seconds_left is None
     assert progress.counts["gone"] == 0 and progress.counts["done"] == 4
-    assert 3 <= progress.counts["blocked"] <= 5  # one may come before the last that is done, one is in flight
+    # On a busy machine some come before the last of the four, which begins the count anew; one more is in flight.
+    assert 3 <= progress.counts["blocked"] <= 7
     assert progress.counts["pending"] == 8 - progress.counts["blocked"]
     assert len(read_manifest(tmp_path / "out" / "manifest.csv")) == progress.utterances
     assert job().counts["done"] == 12
