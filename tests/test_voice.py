@@ -15,7 +15,7 @@ from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
 from speakerlib.data.speeds import SPEEDS, at_speed, samples_at_speed
 from speakerlib.data.voice_batches import VoiceBatches, masked
-from speakerlib.experiments import voice, voice_ablation, voice_tasks
+from speakerlib.experiments import result_tables, voice, voice_ablation, voice_table, voice_tasks
 from speakerlib.experiments.optimizers import adamw, cosine
 from speakerlib.experiments.parameters import check_parameters
 from speakerlib.experiments.records import Run
@@ -25,6 +25,7 @@ from speakerlib.experiments.voice import ReadAhead, open_voice, train_voice
 from speakerlib.experiments.voice_table import seen_conditions
 from speakerlib.models.voice import VoiceEncoder
 from speakerlib.views import voice as views
+from speakerlib.views.results import table_figures
 
 SMALL = {"corpus": "voices", "front_end": "compact", "augment": "both", "num_copies": 1, "speed_perturbation": False,
          "spec_augment": True, "pooling": "attentive", "loss_type": "am_softmax", "use_pairs": True, "batch_size": 8,
@@ -468,3 +469,48 @@ def test_one_clip_is_shown_three_ways_and_at_three_speeds(voices):
     speeds = views.three_speeds(experiment.corpus, row)
     assert [len(each) for each in speeds.values()] == sorted((len(each) for each in speeds.values()), reverse=True)
     assert [axis.get_title(loc="left") or axis.get_title() for axis in views.plot_ways(speeds).axes[:3]] == list(speeds)
+
+
+# What each training reaches
+
+
+def made_up_trainings(augments=("both", "II", "I"), seeds=(0, 1, 2)):
+    kept = {name: 1 for name in ("num_copies", "batch_size", "learning_rate", "corpus_fingerprint")}
+    record = {"corpus": {"synthetic": True}}
+    return pd.DataFrame([
+        {**kept, "corpus": "voices", "front_end": "compact", "speed_perturbation": True, "spec_augment": False,
+         "pooling": "attentive", "loss_type": "am_softmax", "use_pairs": True, "test_tasks": 50, "augment": augment,
+         "num_train_iterations": steps, "seed": seed, "run": f"{augment}{seed}{steps}", "heard": heard, "task": task,
+         "wall_seconds": 60.0, "commit": "abc", "record": record,
+         "by_speaker": {"a": 0.5 + steps / 1000, "b": 0.7 + steps / 1000}}
+        for augment in augments for seed in seeds for steps in (100, 200)
+        for heard in voice_tasks.CONDITIONS for task in voice_tasks.TASKS])
+
+
+def test_of_each_training_the_longest_is_told_with_what_is_no_evidence():
+    ((recipe, lines, rows),) = voice_table.voice_grids(made_up_trainings())
+    assert set(rows["num_train_iterations"]) == {200} and set(lines["seeds"]) == {3}
+    assert lines["accuracy"].to_numpy() == pytest.approx(0.8) and (lines["low"] < lines["high"]).all()
+    table = voice_table.voice_table(lines, reference=True)
+    assert table.loc["family II alone", "heard"].tolist() == ["recorded", "changed I", "changed II †"]
+    assert table.loc["both families", "heard"].tolist() == ["recorded", "changed I †", "changed II †"]
+    assert (table["5-way 1-shot, 3 s"].str[:4] == "80.0").sum() == 9 and table.iloc[-1, -1] == "not run"
+    assert voice_table.voice_caption(recipe, rows).startswith(
+        "The voice, not the microphone: voices (synthetic speech), trained 200 steps of 1 clips")
+    assert voice_table.voice_grids(made_up_trainings(("II", "none"))) == [] == voice_table.voice_grids(pd.DataFrame())
+    axes = views.plot_trainings(lines).axes
+    assert [axis.get_title() for axis in axes] == list(voice_tasks.TASKS)
+    shades = [line.get_markerfacecolor() for line in axes[0].get_lines() if line.get_marker() in "os^D" and
+              len(line.get_xdata()) == 1]
+    assert sum(shade == "white" for shade in shades) == 4  # both: two, each family: its own
+
+
+def test_the_tables_of_chapter_10_are_found_by_name(voices, data_folder, monkeypatch):
+    (absent,) = result_tables.result_tables("voice", "voices")
+    assert "speakerlib sweep voice --corpus voices" in absent.missing and absent.table.empty
+    (absent,) = result_tables.result_tables("voice_steps")
+    assert "speakerlib sweep voice_ablation --corpus demo" in absent.missing
+    monkeypatch.setattr(result_tables, "read_results", lambda notebook, corpus=None: made_up_trainings(("both", "I")))
+    (found,) = result_tables.result_tables("voice", "voices")
+    assert found.missing.startswith("Missing: trained through family II alone. Fill them: speakerlib sweep voice")
+    assert set(table_figures(found)) == {""} and "80.0" in found.markdown

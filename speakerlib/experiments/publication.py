@@ -17,11 +17,12 @@ from speakerlib.experiments.records import read_runs
 from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
 from speakerlib.experiments.trial_errors import as_record, errors_by_pair
 from speakerlib.experiments.verify import NOTEBOOK as VERIFICATION
+from speakerlib.experiments.voice import NOTEBOOK as VOICE
 
 PROTONET = "05_protonet_training"
-TABLES = ("tables.md", "pretraining.md", "short_utterances.md")  # what chapter 08 writes
+TABLES = ("tables.md", "pretraining.md", "short_utterances.md", "voice.md")  # what chapter 08 writes
 _DEFAULT_OBJECTIVE = (*OBJECTIVE, "encoder", "width", "front_end", "seed")  # of chapter 06's pictures
-_BESIDE = ("query_lengths.png", "objectives_identification.png", "objectives_verification.png")  # see publish
+_BESIDE = ("query_lengths.png", "objectives_identification.png", "objectives_verification.png", "ablation.png")
 DIGITS = 9  # of the numbers in published records and curves: fewer would round a printed one the other way
 
 
@@ -30,11 +31,12 @@ def publish(corpus):
 
     Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs
     (see ideas.plain), of chapter 06 those of its default objective, as recorded and through channels, of chapter 07
-    those of these encoders: where several are alike, of the one that trained on most tasks. Pictures of chapters 06
-    and 07 that show a run beside others hold what was there then, and stay behind: chapter 08 shows all. records/
-    holds the record of every run, its numbers to nine digits; and the training curves that a picture shows: of work
-    A's autoencoders with any mask, and of the plain runs of chapter 05. Records of chapter 07 tell of single speakers
-    for the one scoring that tables compare, of its errors by pairs of them.
+    those of these encoders, of chapter 10 the encoder's that heard both families: where several are alike, of the
+    one that trained on most tasks. Pictures of chapters 06, 07 and 10 that show a run beside others (_BESIDE) hold
+    what was there then, and stay behind: chapter 08 shows all. records/ holds the record of every run, its numbers
+    to nine digits; and the training curves that a picture shows: of work A's autoencoders with any mask, and of the
+    plain runs of chapter 05. Records of chapter 07 tell of single speakers for the one scoring that tables compare,
+    of its errors by pairs of them.
 
     FileNotFoundError if no run on the corpus is complete.
     """
@@ -83,6 +85,8 @@ def shown(runs):
             if not trained or any(trained[name] != default[name] for name in _DEFAULT_OBJECTIVE):
                 continue
             prefix += f"_through_channels_{trained['augment']}" * (trained["augment"] != "none")
+        elif run["notebook"] == VOICE and run["augment"] != "both":
+            continue
         if prefix not in chosen or _rank(run) > _rank(chosen[prefix]):
             chosen[prefix] = run
     return chosen
@@ -111,7 +115,7 @@ def _rank(run):
     """The longest training; else the last that was made."""
     trained = (_judged(run) or {}) if run["notebook"] == VERIFICATION else run
     tasks = trained["num_train_iterations"] * (trained.get("batch_size") or 1) if (
-        run["notebook"] in (PRETRAINING, PROTONET, SHORT_UTTERANCES, VERIFICATION)) else 0
+        run["notebook"] in (PRETRAINING, PROTONET, SHORT_UTTERANCES, VERIFICATION, VOICE)) else 0
     return tasks, run.get("finished") or "", run["run"]
 
 

@@ -221,7 +221,7 @@ def _voices(corpus, only):
     results, made = _results(VOICE, corpus, only), []
     for recipe, lines, rows in voice_table.voice_grids(results):
         absent = [name for augment, name in voice_table.TRAINED.items() if augment not in set(lines["augment"])]
-        command = sweep_command("voice", "train", recipe["corpus"], recipe)
+        command = sweep_command("voice", "ships", recipe["corpus"], recipe)
         made.append(ResultTable("voice", voice_table.voice_caption(recipe, rows), voice_table.voice_table(lines, True),
                                 f"Missing: trained through {', '.join(absent)}. Fill them: {command}" if absent else "",
                                 {"cells": lines, "recipe": recipe}))

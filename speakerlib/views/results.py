@@ -16,6 +16,7 @@ from speakerlib.views.style import new_figure
 from speakerlib.views.tables import accuracy_heatmap
 from speakerlib.views.training import plot_shots_over_training
 from speakerlib.views.verification import plot_lengths_by_condition
+from speakerlib.views.voice import plot_ablation, plot_trainings
 
 WAYS, SHOTS = (3, 5, 10), (1, 5, 10)
 
@@ -57,6 +58,11 @@ def table_figures(result_table):
         return {f"_{picture}": figure for picture, figure in difference_pictures(facts["cells"]).items()}
     if name == "objectives":
         return plot_objectives(**facts)
+    if name == "voice":
+        return {"": plot_trainings(facts["cells"])}
+    if name == "voice_steps":
+        task = facts["task"]
+        return {"_" + re.sub(r"[^a-z0-9]+", "_", task.lower()): plot_ablation(facts["cells"], task)}
     if name == "masks":
         title = caption(facts["recipe"], facts["cells"]).replace(", pretraining", ",\npretraining")
         return {"": plot_mask_table(facts["cells"], title)}

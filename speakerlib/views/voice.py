@@ -6,7 +6,7 @@ import torch
 
 from speakerlib.data.front_ends import front_end, normalise
 from speakerlib.data.speeds import at_speed
-from speakerlib.experiments.voice_table import SEEN, seen_conditions
+from speakerlib.experiments.voice_table import SEEN, TRAINED, seen_conditions
 from speakerlib.views.explorer import changed, clip, features_of, in_a_room
 from speakerlib.views.spectrograms import DECIBELS, plot_spectrogram
 from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure
@@ -133,6 +133,39 @@ def plot_voice_tasks(rows, augment, title=None):
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     if title:
         axis.set_title(title)
+    return figure
+
+
+def plot_trainings(lines, title=None):
+    """Accuracy by condition, a panel a task, marks by the channels that training heard; returns the figure.
+
+    Hollow marks are of channels that training heard. lines: of voice_table.voice_grids.
+    """
+    tasks, trained = (list(dict.fromkeys(lines[name])) for name in ("task", "augment"))
+    figure, axes = new_figure(4.2 * len(tasks) + 1.5, 4, columns=len(tasks), squeeze=False)
+    for axis, task in zip(axes[0], tasks):
+        part = lines[lines["task"] == task]
+        heard = list(dict.fromkeys(part["heard"]))
+        for row in part.to_dict("records"):
+            place = trained.index(row["augment"])
+            across = heard.index(row["heard"]) + 0.22 * (place - (len(trained) - 1) / 2)
+            value, low, high = (100 * row[name] for name in ("accuracy", "low", "high"))
+            seen = row["heard"] in seen_conditions(row["augment"])
+            axis.errorbar(across, value, yerr=[[max(0, value - low)], [max(0, high - value)]], fmt=MARKERS[place],
+                          color=PALETTE[place], markersize=7, capsize=3, markerfacecolor="white" if seen else None,
+                          label=f"trained through {TRAINED[row['augment']]}" if row["heard"] == heard[0] else None)
+            axis.annotate(f"{value:.0f}", (across, high), xytext=(0, 3), textcoords="offset points", ha="center",
+                          fontsize=9, color=PALETTE[place])
+        axis.set_xticks(range(len(heard)), heard)
+        axis.set(title=task, xlim=(-0.5, len(heard) - 0.5), ylim=(None, 103))
+        axis.grid(axis="x", visible=False)
+    axes[0, 0].set_ylabel("accuracy on unseen speakers (%)")
+    axes[0, -1].plot([], [], "o", color=GREY, markerfacecolor="white", label="hollow: heard in training,\nno evidence")
+    handles = [axes[0, place].get_legend_handles_labels() for place in (0, -1)]
+    labels = {label: handle for found in handles for handle, label in zip(*found)}
+    axes[0, -1].legend(labels.values(), labels.keys(), loc="center left", bbox_to_anchor=(1, 0.5))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
