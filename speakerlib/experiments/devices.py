@@ -10,6 +10,8 @@ from torch import distributed
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from speakerlib.models.norms import follow, statistics
+
 PATIENCE = timedelta(hours=2)  # for the others, while the leader validates
 
 
@@ -133,12 +135,7 @@ def _joined_norm(norm, frames):
     if not norm.training:
         return type(norm).forward(norm, frames)
     normal, mean, variance, count = _JoinedNorm.apply(frames, norm.weight, norm.bias, norm.eps)
-    if norm.track_running_stats:
-        with torch.no_grad():
-            norm.num_batches_tracked.add_(1)
-            weight = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
-            norm.running_mean.lerp_(mean.to(norm.running_mean), weight)
-            norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var), weight)
+    follow(norm, mean, variance, count)
     return normal
 
 
@@ -152,8 +149,7 @@ class _JoinedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, frames, weight, bias, eps):
-        unused = frames.new_zeros((2, frames.shape[1]), dtype=torch.promote_types(frames.dtype, torch.float32))
-        mean, variance = torch.batch_norm_update_stats(frames, *unused, 0.0)  # in float32, since these are
+        mean, variance = statistics(frames)
         here = frames.numel() // frames.shape[1]
         total = torch.cat([mean * here, mean.new_full((1,), here)])
         _add_up(total)

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from speakerlib.models.encoders import CHANNELS, ConvEncoder
+from speakerlib.models.norms import BatchNorm2d
 from speakerlib.models.objectives import reconstruction_loss
 from speakerlib.models.targets import check_target, to_target
 from speakerlib.models.transformer import (
@@ -49,7 +50,7 @@ class ConvAutoencoder(nn.Module):
         self.encoder = ConvEncoder(num_mels, num_frames)
         mirrored = list(zip(CHANNELS, (1, *CHANNELS[:-1])))[::-1]  # (64, 64), ..., (16, 1)
         self.decoder = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.BatchNorm2d(before), nn.ConvTranspose2d(before, after, 3, padding=1))
+            nn.Sequential(nn.ReLU(), BatchNorm2d(before), nn.ConvTranspose2d(before, after, 3, padding=1))
             for before, after in mirrored)
 
     def forward(self, frames, mask, clean=None):

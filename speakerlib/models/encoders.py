@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from speakerlib.models.norms import BatchNorm2d
 from speakerlib.models.transformer import TransformerEncoder
 
 CHANNELS = (16, 32, 64, 64, 64, 64)
@@ -92,7 +93,7 @@ def conv_block(in_channels, out_channels):
     """
     return nn.Sequential(OrderedDict(
         conv=nn.Conv2d(in_channels, out_channels, kernel_size=3, padding="same"),
-        norm=nn.BatchNorm2d(out_channels),
+        norm=BatchNorm2d(out_channels),
         pool=nn.MaxPool2d(kernel_size=2),
         relu=nn.ReLU(),
     ))

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from speakerlib.models.norms import BatchNorm2d
+
 RESNETS = {  # name: (bottleneck blocks, blocks of each stage), as He et al. 2016, table 1
     "resnet18": (False, (2, 2, 2, 2)),
     "resnet34": (False, (3, 4, 6, 3)),
@@ -41,7 +43,7 @@ class ResNetEncoder(nn.Module):
         channels = [round(width * each) for each in CHANNELS]
         self.name, self.num_mels, self.width = name, int(num_mels), width
         self.conv1 = nn.Conv2d(1, channels[0], kernel_size=7, padding=3, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels[0])
+        self.norm1 = BatchNorm2d(channels[0])
         self.stages = nn.Sequential()
         incoming = channels[0]
         for number, (each, count) in enumerate(zip(channels, counts)):
@@ -81,10 +83,10 @@ class ResidualBlock(nn.Module):
             shapes = [(incoming, channels, 3, stride), (channels, outgoing, 3, 1)]
         self.convs = nn.ModuleList(nn.Conv2d(before, after, size, step, size // 2, bias=False)
                                    for before, after, size, step in shapes)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _, after, _, _ in shapes)
+        self.norms = nn.ModuleList(BatchNorm2d(after) for _, after, _, _ in shapes)
         self.stride, self.shortcut = stride, nn.Identity()
         if stride != 1 or incoming != outgoing:
-            self.shortcut = nn.Sequential(nn.Conv2d(incoming, outgoing, 1, bias=False), nn.BatchNorm2d(outgoing))
+            self.shortcut = nn.Sequential(nn.Conv2d(incoming, outgoing, 1, bias=False), BatchNorm2d(outgoing))
 
     def forward(self, values):
         inner = values
