@@ -7,7 +7,7 @@ PIP    := $(VENV) -m pip install -qq --disable-pip-version-check --no-input -c c
 export CORPUS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test bench lab moved
+.PHONY: help setup run book test bench lab moved
 
 # In this order; the other files of tests/benchmarks are what these share, or answer another kind of question.
 BENCHMARKS := imports demo_speech trials episodes distances masks on_the_fly frames nine_cells training_step extraction scale_figure
@@ -16,6 +16,7 @@ help:
 	@echo "make run      set up once, make the demo corpus, execute the notebooks, print the tables"
 	@echo "make run CORPUS=<name or folder>"
 	@echo "              the same on speech of your own"
+	@echo "make book     the same, and the executed notebooks as HTML pages with an index: data/book/<corpus>/index.html"
 	@echo "make lab      set up once, open JupyterLab at the first notebook"
 	@echo "make test     set up once, run all tests"
 	@echo "make bench    set up once, measure how fast it is beside what is published and what is possible,"
@@ -27,6 +28,9 @@ help:
 
 run: $(READY)
 	@.venv/bin/speakerlib workbook --corpus "$$CORPUS"
+
+book: run
+	@.venv/bin/speakerlib book --corpus "$$CORPUS"
 
 test: $(READY)
 	@$(VENV) -m pytest

@@ -100,6 +100,10 @@ def build_parser():
                      "first (default: demo, made if it is missing)")
     sub.add_argument("--force", action="store_true", help="execute again what is complete")
 
+    sub = _add(commands, "book", book, "write the executed workbook as HTML pages with an index, to read or pass on")
+    sub.add_argument("--corpus", default="demo", metavar="NAME", help="executed on which corpus (default: demo)")
+    sub.add_argument("--output", metavar="FOLDER", help="where to (default: data/book/<corpus>)")
+
     sub = _add(commands, "run", run, "execute one notebook with parameters of its own", RUN_EXAMPLES)
     sub.add_argument("notebook", metavar="NOTEBOOK", help="such as 05_protonet_training")
     sub.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -147,6 +151,12 @@ def workbook(options):
     from speakerlib.experiments.workbook import run_workbook
 
     run_workbook(os.path.expanduser(options.corpus), force=options.force)
+
+
+def book(options):
+    from speakerlib.experiments.book import write_book
+
+    print(f"open this in a browser: {write_book(options.corpus, options.output)}")
 
 
 def run(options):

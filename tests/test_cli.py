@@ -35,7 +35,7 @@ def test_help_is_fast_because_nothing_heavy_is_imported():
 def test_every_command_has_help(capsys):
     (commands,) = [action.choices for action in build_parser()._actions if hasattr(action.choices, "items")]
     assert set(commands) == {"doctor", "demo", "import", "corpora", "manifest", "download", "scrape", "archives",
-                             "trials", "workbook", "run", "train", "sweep", "table", "identify", "publish"}
+                             "trials", "workbook", "book", "run", "train", "sweep", "table", "identify", "publish"}
     for command in commands:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
