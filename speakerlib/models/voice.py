@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from speakerlib.models.norms import BatchNorm2d
+
 POOLINGS = ("attentive", "mean")
 STRIDES = ((1, 1), (2, 1), (2, 2), (1, 1))  # of the blocks, in mels and frames; the stem has halved both
 
@@ -24,7 +26,7 @@ class VoiceEncoder(nn.Module):
         self.num_mels, self.channels, self.width, self.dim = int(num_mels), tuple(channels), int(width), int(dim)
         self.pooling = pooling
         self.stem = nn.Conv2d(1, channels[0], kernel_size=5, stride=2, padding=2, bias=False)
-        self.stem_norm = nn.BatchNorm2d(channels[0])
+        self.stem_norm = BatchNorm2d(channels[0])
         pairs = zip((channels[0], *channels[:-1]), channels, STRIDES, strict=True)
         self.blocks = nn.Sequential(*(ResidualBlock(*pair) for pair in pairs))
         bands = -(-self.num_mels // 2)
@@ -63,9 +65,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels, out_channels, stride):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.norm1 = BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = BatchNorm2d(out_channels)
         squeezed = max(8, out_channels // 4)
         self.squeeze, self.excite = nn.Linear(out_channels, squeezed), nn.Linear(squeezed, out_channels)
         if stride == (1, 1) and in_channels == out_channels:
@@ -73,7 +75,7 @@ class ResidualBlock(nn.Module):
         else:
             self.way_round = nn.Sequential(nn.AvgPool2d(stride, stride, ceil_mode=True),
                                            nn.Conv2d(in_channels, out_channels, 1, bias=False),
-                                           nn.BatchNorm2d(out_channels))
+                                           BatchNorm2d(out_channels))
 
     def forward(self, x):
         y = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
