@@ -10,7 +10,7 @@ export CORPUS
 .PHONY: help setup run book test bench lab moved
 
 # In this order; the other files of tests/benchmarks are what these share, or answer another kind of question.
-BENCHMARKS := imports demo_speech trials episodes distances masks on_the_fly frames nine_cells training_step extraction scale_figure
+BENCHMARKS := imports demo_speech trials episodes distances masks on_the_fly frames nine_cells training_step float32_step extraction scale_figure
 
 help:
 	@echo "make run      set up once, make the demo corpus, execute the notebooks, print the tables"

@@ -30,7 +30,7 @@ from speakerlib.models.objectives import prototypical_loss
 
 NUM_WAY, NUM_SUPPORT, NUM_QUERY, BATCH_SIZE = 5, 5, 15, 4
 TARGETS, LIMIT = {"bf16": 3.0, "fp32": 1.3}, 0.95
-TOLERANCE, TOLERANCE_BF16 = 1e-4, 2e-2  # of the loss, relative
+TOLERANCE, TOLERANCE_BF16 = 1e-4, 5e-3  # of the loss, relative
 RATE = 1e-3
 
 
