@@ -14,6 +14,7 @@ import torch
 
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.codecs import check_codecs, draw_codec, through_codec
+from speakerlib.data.front_ends import each_on_one_thread
 from speakerlib.data.rooms import draw_room, reverberate, room_response
 
 # Family I. Each range is drawn from uniformly; the cut-offs on a log scale.
@@ -29,6 +30,7 @@ SNR_DB = (5.0, 25.0)  # speech over noise, both after the band limit: from a bus
 # Family II; what is drawn of rooms, codecs and voices stands in their own modules.
 BABBLE_SNR_DB = (5.0, 20.0)  # speech over other voices, both as heard in the room
 
+CHUNK = 16  # clips of family I in work at once on a thread: more leave the cache
 PADDING = 1024  # zeros after the clip: the filters' ringing at its end does not wrap round to its start
 
 
@@ -62,18 +64,31 @@ def clip_seeds(channel_seed, keys):
 
 
 def _equalised_and_noisy(waveforms, seeds, babble):
-    """Family I: random equaliser, coloured noise, band limit."""
+    """Family I: random equaliser, coloured noise, band limit; clips side by side on torch's number of threads."""
+    changed = torch.empty_like(waveforms)
+
+    @torch.no_grad()
+    def fill(first):
+        part = slice(first, first + CHUNK)
+        changed[part] = _recorded_otherwise(waveforms[part], seeds[part])
+
+    each_on_one_thread(fill, range(0, len(waveforms), CHUNK))
+    return changed
+
+
+def _recorded_otherwise(waveforms, seeds):
     num_samples = waveforms.shape[1]
     size = -(-(num_samples + PADDING) // 1024) * 1024  # a multiple of 1024 is quick to transform
-    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    draws = [_draw(seed, len(frequencies)) for seed in seeds]
+    draws = [_draw(seed, size // 2 + 1) for seed in seeds]
+    equaliser_db, low_cut, high_cut, exponent = (
+        np.array([draw[name] for draw in draws]).reshape(len(draws), -1)
+        for name in ("equaliser_db", "low_cut_hz", "high_cut_hz", "noise_exponent"))
 
-    equaliser = _interpolation(size) @ np.stack([draw["equaliser_db"] for draw in draws])[:, :, None]
-    band = _band_limit(frequencies, np.array([draw["low_cut_hz"] for draw in draws])[:, None],
-                       np.array([draw["high_cut_hz"] for draw in draws])[:, None])
-    speech_gain = band * 10 ** (equaliser[:, :, 0] / 20)
-    exponent = np.array([draw["noise_exponent"] for draw in draws])[:, None]
-    noise_gain = band * (np.maximum(frequencies, NOISE_FLAT_BELOW_HZ) / 1000) ** (-exponent / 2)
+    band = _band_limit(size, low_cut, high_cut)
+    # torch's product, which keeps to this thread: numpy's has threads of its own
+    equaliser = (torch.from_numpy(equaliser_db) @ torch.from_numpy(_interpolation(size)).T).numpy()
+    speech_gain = band * np.exp(equaliser * (np.log(10) / 20))
+    noise_gain = band * np.exp(-exponent / 2 * _log_slope(size))
 
     spectrum = torch.fft.rfft(waveforms, n=size) * torch.from_numpy(speech_gain.astype(np.float32))
     speech = torch.fft.irfft(spectrum, n=size)[:, :num_samples]
@@ -124,10 +139,23 @@ def _draw(seed, num_bins):
     }
 
 
-def _band_limit(frequencies, low_cut, high_cut):
-    low = (low_cut / np.maximum(frequencies, 1e-3)) ** (2 * SKIRT_ORDER)
-    high = (frequencies / high_cut) ** (2 * SKIRT_ORDER)
+def _band_limit(size, low_cut, high_cut):
+    """(clips, bins) of cut-offs (clips, 1): powers are taken of each cut-off and each bin, not of all their ratios."""
+    falling, rising = _skirts(size)
+    low, high = low_cut ** (2 * SKIRT_ORDER) * falling, high_cut ** (-2 * SKIRT_ORDER) * rising
     return 1 / np.sqrt((1 + low) * (1 + high))
+
+
+@lru_cache(maxsize=4)
+def _skirts(size):
+    frequencies = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 1e-3)
+    return frequencies ** (-2 * SKIRT_ORDER), frequencies ** (2 * SKIRT_ORDER)
+
+
+@lru_cache(maxsize=4)
+def _log_slope(size):
+    """(bins,): the logarithm of frequency over 1 kHz, flat at the bottom."""
+    return np.log(np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), NOISE_FLAT_BELOW_HZ) / 1000)
 
 
 @lru_cache(maxsize=4)

@@ -106,7 +106,7 @@ def compute(front_end, waveforms):
         mels = _mel_power(front_end, waveforms[first:first + chunk])
         features[first:first + chunk] = _SCALINGS[front_end.scaling](front_end, mels)
 
-    _each_on_one_thread(fill, range(0, len(waveforms), chunk))
+    each_on_one_thread(fill, range(0, len(waveforms), chunk))
     return features.transpose(1, 2)
 
 
@@ -137,7 +137,7 @@ def identifier(front_end):
     return hashlib.blake2b(record.encode(), digest_size=4).hexdigest()
 
 
-def _each_on_one_thread(function, items):
+def each_on_one_thread(function, items):
     """function(item) for each, side by side on torch's number of threads.
 
     Chunks take many short operations: shared by all threads, each would end with waiting for the slowest.
