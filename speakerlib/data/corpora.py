@@ -139,7 +139,7 @@ def import_table(found, source, name, split_file=None, seed=0, progress=True, mi
         write_json(folder / "corpus.json", {**record, "waveforms": waveforms.fingerprint})
         print(f"corpus {name!r}: {len(table)} utterances of {table['speaker'].nunique()} speakers, "
               f"{table['duration'].sum() / 3600:.2f} hours, with paths read as {record['pattern']}.")
-        return open_corpus(name)
+        return _open(name, WaveformStore(folder / "waveforms", waveforms.index))
 
 
 def open_corpus(name):
@@ -148,6 +148,11 @@ def open_corpus(name):
     Raises FileNotFoundError, with the corpora that there are, if it was not imported; RuntimeError if its
     files are torn or do not fit together.
     """
+    return _open(name)
+
+
+def _open(name, waveforms=None):
+    """open_corpus; waveforms: its store, where its checksums were read a moment ago."""
     folder = data_folder() / "corpora" / check_name(name, "the corpus")
     if not (folder / "corpus.json").is_file():
         begun = "only partly imported" if (folder / "waveforms").is_dir() else "not imported"
@@ -161,7 +166,7 @@ def open_corpus(name):
         table = pd.read_parquet(folder / "corpus.parquet")
     except (OSError, ValueError) as error:  # missing or torn
         raise RuntimeError(f"corpus {name!r}: its table cannot be read ({error}). Import it again.") from error
-    waveforms = WaveformStore.open(folder / "waveforms")
+    waveforms = WaveformStore.open(folder / "waveforms") if waveforms is None else waveforms
     if list(table.columns) != COLUMNS or len(table) != len(waveforms):
         raise RuntimeError(f"corpus {name!r}: the table in {folder} has {len(table)} rows of "
                            f"{', '.join(table.columns)}, the waveforms {len(waveforms)}. Import it again.")
