@@ -137,8 +137,10 @@ def _support_groups(sizes, num_support, num_query):
 
 
 def _codes(values):
-    codes, names = pd.factorize(np.asarray(values), sort=True)
-    return codes, names
+    """Numbers in the order of the values, and the values: text of Arrow's is sorted as it is, unlike categories."""
+    plain = np.asarray(values) if isinstance(values.dtype, pd.CategoricalDtype) else values
+    codes, names = pd.factorize(plain, sort=True)
+    return codes, np.asarray(names)
 
 
 def _ranges(first, count):
