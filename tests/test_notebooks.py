@@ -21,6 +21,7 @@ NOTEBOOKS = (
     "06_short_utterance_training",
     "07_verification_and_identification",
     "08_result_tables",
+    "09_who_is_speaking",
     "10_voice_training",
 )
 QUICK_TRAINING = {"num_train_iterations": 4, "test_interval": 2, "print_interval": 1}
@@ -143,7 +144,7 @@ def test_a_failing_notebook_names_its_cell_and_leaves_what_it_did(demo):
 def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, monkeypatch, capsys):
     shorter = {"04_mae_pretraining": QUICK_TRAINING, "05_protonet_training": QUICK,
                "06_short_utterance_training": QUICK, "07_verification_and_identification": QUICK_JUDGEMENT,
-               "10_voice_training": {"augment": "none", **QUICK}}
+               "09_who_is_speaking": {"test_tasks": 20}, "10_voice_training": {"augment": "none", **QUICK}}
     quick = tuple((name, {**parameters, **shorter.get(name, {})}) for name, parameters in STEPS)
     monkeypatch.setattr("speakerlib.experiments.workbook.STEPS", quick)
     run_workbook(str(so762))

@@ -13,7 +13,7 @@ from speakerlib.data.corpora import import_corpus
 from speakerlib.experiments import open_set_errors
 from speakerlib.experiments.enrolment import accuracy_by_seconds
 from speakerlib.experiments.open_set import OpenSetClips, draw_open_set, embed_open_set, score_open_set
-from speakerlib.experiments.open_set_errors import answers, calibrate, error_tradeoff
+from speakerlib.experiments.open_set_errors import answers, calibrate, error_tradeoff, ship
 from speakerlib.experiments.open_set_errors import open_set_errors as errors
 from speakerlib.experiments.voice_weights import keep_calibration, read_voice_weights
 
@@ -123,6 +123,10 @@ def test_a_calibration_of_a_corpus_goes_into_the_file_and_holds_on_test_speakers
         "0.01", "0.02", "0.05", "0.1"}
     keep_calibration(tmp_path / "w.safetensors", found)
     assert read_voice_weights(tmp_path / "w.safetensors").calibration == found
+    random_weights(tmp_path / "run.safetensors", corpus=corpus.name)
+    assert ship(tmp_path / "run.safetensors", tmp_path / "shipped.safetensors", num_tasks=500, progress=False) == found
+    shipped = read_voice_weights(tmp_path / "shipped.safetensors")
+    assert shipped.calibration == found and shipped.digest == weights.digest
 
     clips = embed_open_set(Swelling().eval(), corpus, split="test", query_seconds=(1,), progress=False)
     assert set(clips.speakers) == {"s02", "s05", "s08", "s11"}

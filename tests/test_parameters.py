@@ -20,7 +20,7 @@ PROTONET = "05_protonet_training"
 
 
 def test_every_notebook_speaks_the_one_vocabulary():
-    assert len(NOTEBOOKS) == 10
+    assert len(NOTEBOOKS) == 11
     for notebook in NOTEBOOKS:
         defaults = notebook_parameters(notebook)
         assert defaults and set(defaults) <= set(PARAMETERS)

@@ -32,29 +32,37 @@ def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enro
     """
     from tqdm.auto import tqdm
 
-    stores = {name: prepare_utterance_features(corpus, front_end, kind, 0, family, progress=progress)
+    stores = {name: prepare_utterance_features(corpus, front_end, kind, 0, family, progress, split=split)
               for name, (kind, family) in conditions.items()}
     store = next(iter(stores.values()))
     table, longest = store.utterances, round(max(query_seconds) * 100)
     table = table[(table["split"] == split) & (table["frames"] >= longest)]
     rule, rows = default_rule(table), []
     pairs = [(enrolment, query) for enrolment in enrolment_seconds for query in query_seconds]
-    for enrolment, query in tqdm(pairs, desc="Seconds of enrolment and query", delay=5, disable=not progress):
-        tasks = draw_identification(table, store.lengths, num_way=num_way, num_support=1, num_query=num_query,
-                                    enroll_length=round(100 * enrolment), test_length=round(100 * query),
-                                    num_tasks=num_tasks, rule=rule, seed=seed)
-        for name, features in stores.items():
-            accuracy = identify(_embed_apart(encoder, features, tasks.clips), tasks.episodes)
+    tasks = {pair: draw_identification(table, store.lengths, num_way=num_way, num_support=1, num_query=num_query,
+                                       enroll_length=round(100 * pair[0]), test_length=round(100 * pair[1]),
+                                       num_tasks=num_tasks, rule=rule, seed=seed, num_enrolments=4, num_cuts=1)
+             for pair in pairs}
+    for name, features in tqdm(stores.items(), desc="conditions", delay=5, disable=not progress):
+        embedded = _embed_apart(encoder, features, [task.clips for task in tasks.values()])
+        for ((enrolment, query), task), embeddings in zip(tasks.items(), embedded):
+            accuracy = identify(embeddings, task.episodes)
             rows.append({"condition": name, "enrolment_seconds": enrolment, "query_seconds": query,
-                         **with_intervals(accuracy, tasks.episodes.speakers), "num_way": num_way,
-                         "tasks": len(accuracy), "speakers": len(np.unique(tasks.episodes.speakers)),
-                         "repeated": int(tasks.clips.repeated.sum()), "episodes": tasks.digest()})
+                         **with_intervals(accuracy, task.episodes.speakers), "num_way": num_way,
+                         "tasks": len(accuracy), "speakers": len(np.unique(task.episodes.speakers)),
+                         "repeated": int(task.clips.repeated.sum()), "episodes": task.digest()})
     return pd.DataFrame(rows).sort_values(["condition", "enrolment_seconds", "query_seconds"], ignore_index=True)
 
 
-def _embed_apart(encoder, features, clips):
-    """(clips, dim): the mean of the unit embeddings of a clip's pieces, weighed by their lengths."""
-    pieces = Clips(np.arange(len(clips.clip)), clips.row, clips.start, clips.length)
-    embedded = F.normalize(embed_clips(encoder, features, pieces, progress=False), dim=1)
-    weighed = embedded * torch.from_numpy(clips.length)[:, None]
-    return torch.zeros(len(clips), embedded.shape[1]).index_add_(0, torch.from_numpy(clips.clip), weighed)
+def _embed_apart(encoder, features, lists):
+    """For each of several Clips, (clips, dim): the mean of the unit embeddings of a clip's pieces, by their lengths.
+
+    A piece that is in several lists is embedded once.
+    """
+    pieces = np.concatenate([np.stack([clips.row, clips.start, clips.length], axis=1) for clips in lists])
+    different, place = np.unique(pieces, axis=0, return_inverse=True)
+    each = embed_clips(encoder, features, Clips(np.arange(len(different)), *different.T), progress=False)
+    weighed = (F.normalize(each, dim=1) * torch.from_numpy(different[:, 2:]))[torch.from_numpy(place.ravel())]
+    parts = torch.split(weighed, [len(clips.row) for clips in lists])
+    return [torch.zeros(len(clips), part.shape[1]).index_add_(0, torch.from_numpy(clips.clip), part)
+            for clips, part in zip(lists, parts)]

@@ -56,14 +56,15 @@ class OpenSetDraw:
 def embed_open_set(encoder, corpus, front_end="compact", split="validation", query_seconds=QUERY_SECONDS,
                    conditions=CONDITIONS, channel_seed=0, seed=0, progress=True):
     """OpenSetClips of a split; features are computed where missing. ValueError for fewer than three speakers."""
+    long = corpus.table[(corpus.table["split"] == split) & (corpus.table["duration"] > SHORTEST_ENROLMENT / 100)]
+    if (count := long["speaker"].nunique()) < 3:
+        raise ValueError(f"corpus {corpus.name!r}, split {split!r}, has {count} speakers with clips of a second; "
+                         "open-set trials need 3. Import it with other splits.")
     embeddings = {}
     for condition, (kind, family) in conditions.items():
-        features = prepare_utterance_features(corpus, front_end, kind, channel_seed, family, progress=progress)
+        features = prepare_utterance_features(corpus, front_end, kind, channel_seed, family, progress, split=split)
         table = features.utterances
         rows = np.flatnonzero((table["split"] == split) & (features.lengths >= SHORTEST_ENROLMENT))
-        if (count := table["speaker_code"].iloc[rows].nunique()) < 3:
-            raise ValueError(f"corpus {corpus.name!r}, split {split!r}, has {count} speakers with clips of a second; "
-                             "open-set trials need 3. Import it with other splits.")
         for seconds in (None, *query_seconds):
             clips = (whole_clips(rows, features.lengths) if seconds is None else
                      cut_clips(rows, features.lengths, round(seconds * FRAMES_PER_SECOND), seed))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from speakerlib.data.corpora import find_corpus
 from speakerlib.data.front_ends import front_end as find_front_end
 from speakerlib.experiments.calibration import (
     expected_calibration_error,
@@ -12,7 +13,12 @@ from speakerlib.experiments.calibration import (
     top_label,
 )
 from speakerlib.experiments.open_set import CONDITIONS, draw_open_set, embed_open_set, score_open_set
-from speakerlib.experiments.voice_weights import weights_digest
+from speakerlib.experiments.voice_weights import (
+    SHIPPED_WEIGHTS,
+    keep_calibration,
+    read_voice_weights,
+    weights_digest,
+)
 
 RATES = (0.01, 0.02, 0.05, 0.1)  # of false acceptance that have a threshold
 PEOPLE = 5  # who are enrolled in a table's tasks
@@ -34,6 +40,17 @@ def calibrate(encoder, corpus, front_end="compact", rates=RATES, num_tasks=NUM_T
             "corpus_fingerprint": corpus.fingerprint, "synthetic": bool(corpus.synthetic), "split": "validation",
             "speakers": len(set(clips.speakers)), "tasks": num_tasks, "strangers": 0.5, "conditions": list(CONDITIONS),
             "seed": seed}
+
+
+def ship(weights, path=SHIPPED_WEIGHTS, **options):
+    """Writes the encoder of a run of chapter 10 with its calibration, on its corpus, as the model that ships.
+
+    weights: see read_voice_weights; options: of calibrate. Returns the calibration.
+    """
+    found = read_voice_weights(weights)
+    calibration = calibrate(found.encoder, find_corpus(found.facts["corpus"]), found.front_end.name, **options)
+    keep_calibration(found.path, calibration, path)
+    return calibration
 
 
 def open_set_errors(clips, calibration, false_acceptance=0.05, people=PEOPLE, enrolments=3, seconds=3,

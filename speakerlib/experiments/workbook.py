@@ -28,12 +28,13 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
     ("05_protonet_training", {"num_support": 10}),
     ("06_short_utterance_training", {}),
     ("07_verification_and_identification", {"init": "06_short_utterance_training"}),
+    ("09_who_is_speaking", {}),
     ("10_voice_training", {}),
     ("08_result_tables", {}),
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
 MAKES_ITS_CORPUS = ("01_data_scraping",)
-FILES = ("trials", "init", "url_directory")  # parameters that may name a file or folder
+FILES = ("trials", "init", "url_directory", "people_folder")  # parameters that may name a file or folder
 START_SECONDS = 300  # a kernel may take so long to start where many start at once
 
 

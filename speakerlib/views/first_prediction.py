@@ -27,12 +27,17 @@ def checks_table(results):
 
 def players(corpus, segments, captions):
     """A row of audio players, one a segment. captions: {segment id: text above its player}."""
+    rows = [(caption, segments.loc[segment]) for segment, caption in captions.items()]
+    return row_of_players((caption, corpus.waveforms.read(int(row["utterance"]), int(row["start"]), int(row["length"])))
+                          for caption, row in rows)
+
+
+def row_of_players(waveforms):
+    """A row of audio players: pairs (text above, samples at 16 kHz)."""
     from IPython.display import HTML, Audio
 
     cells = []
-    for segment, caption in captions.items():
-        row = segments.loc[segment]
-        samples = corpus.waveforms.read(int(row["utterance"]), int(row["start"]), int(row["length"]))
+    for caption, samples in waveforms:
         player = Audio(samples, rate=SAMPLE_RATE)._repr_html_().replace("<audio", '<audio style="width: 15em"')
         cells.append(f'<div style="margin: 0 1em 0.5em 0"><b>{html.escape(str(caption))}</b><br>{player}</div>')
     return HTML(f'<div style="display: flex; flex-wrap: wrap">{"".join(cells)}</div>')
