@@ -10,7 +10,7 @@ from speakerlib.data.files import project_folder
 from speakerlib.data.front_ends import FRONT_ENDS
 from speakerlib.experiments.augmentation import AUGMENTS
 from speakerlib.models.encoders import ENCODERS
-from speakerlib.models.masks import MASKS
+from speakerlib.models.masks import UNITS
 from speakerlib.models.resnet import RESNETS, STRIDE
 from speakerlib.models.short_utterance_objectives import LOGITS, LOSS_TYPES
 from speakerlib.models.targets import TARGETS
@@ -59,7 +59,7 @@ PARAMETERS = {  # name: (what is expected, check)
     "test_tasks": whole(2),
     "learning_rate": number(0, 10),
     "segment_seconds": number(0, 60),
-    "mask": choice(*MASKS),
+    "mask": choice(*UNITS, "mixed"),
     "mask_ratio": between(0, 1),
     "target": choice(*TARGETS),
     "agreement": within(0, 1),

@@ -38,6 +38,7 @@ def unit_size(mask, num_mels, num_frames, unit=None):
         raise ValueError(f"mask={mask!r}: expected one of {', '.join(MASKS)}.")
     mels, frames = unit or UNITS[mask]
     mels = num_mels if mask == "strips" or mels is None else mels
+    frames = num_frames if frames is None else frames
     if not (1 <= mels <= num_mels and 1 <= frames <= num_frames):
         raise ValueError(f"{mask} of {mels} mels x {frames} frames do not fit into {num_mels} mels x {num_frames} "
                          "frames. Use smaller ones, or longer segments.")
