@@ -476,12 +476,11 @@ def test_one_clip_is_shown_three_ways_and_at_three_speeds(voices):
 
 def made_up_trainings(augments=("both", "II", "I"), seeds=(0, 1, 2)):
     kept = {name: 1 for name in ("num_copies", "batch_size", "learning_rate", "corpus_fingerprint")}
-    record = {"corpus": {"synthetic": True}}
     return pd.DataFrame([
         {**kept, "corpus": "voices", "front_end": "compact", "speed_perturbation": True, "spec_augment": False,
          "pooling": "attentive", "loss_type": "am_softmax", "use_pairs": True, "test_tasks": 50, "augment": augment,
          "num_train_iterations": steps, "seed": seed, "run": f"{augment}{seed}{steps}", "heard": heard, "task": task,
-         "wall_seconds": 60.0, "commit": "abc", "record": record,
+         "wall_seconds": 60.0, "commit": "abc", "synthetic": True,
          "by_speaker": {"a": 0.5 + steps / 1000, "b": 0.7 + steps / 1000}}
         for augment in augments for seed in seeds for steps in (100, 200)
         for heard in voice_tasks.CONDITIONS for task in voice_tasks.TASKS])

@@ -45,7 +45,7 @@ def voice_caption(recipe, rows):
     told = ", ".join(f"{count:,} ({name})" for name, count in steps.items())
     if len(set(steps.values())) == 1:
         told = f"{next(iter(steps.values())):,}"
-    speech = "synthetic speech" if rows["record"].iloc[0]["corpus"].get("synthetic") else "real speech"
+    speech = "synthetic speech" if rows["synthetic"].iloc[0] else "real speech"
     return (f"The voice, not the microphone: {recipe['corpus']} ({speech}), trained {told} steps of "
             f"{recipe['batch_size']} clips; accuracy in % of {recipe['test_tasks']:,} tasks on unseen speakers, in "
             f"brackets 95 % over speakers and seeds; {cost(rows)}")
