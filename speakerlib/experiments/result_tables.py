@@ -226,7 +226,7 @@ def _voices(corpus, only):
                                 f"Missing: trained through {', '.join(absent)}. Fill them: {command}" if absent else "",
                                 {"cells": lines, "recipe": recipe}))
     return made or [ResultTable("voice", "The voice, not the microphone: no runs yet", pd.DataFrame(
-        columns=["heard", *TASKS]).rename_axis("trained through"),
+        columns=["seeds", *TASKS]).rename_axis("trained through: heard"),
         f"No runs yet. Make them: speakerlib sweep voice --corpus {shlex.quote(corpus or 'demo')}")]
 
 

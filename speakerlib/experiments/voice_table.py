@@ -58,14 +58,13 @@ def voice_table(lines, reference=False):
     """
     table = {}
     for row in lines.to_dict("records"):
-        name = (TRAINED[row["augment"]], row["heard"] + SEEN * (row["heard"] in seen_conditions(row["augment"])))
+        name = f"{TRAINED[row['augment']]}: {row['heard']}" + SEEN * (row["heard"] in seen_conditions(row["augment"]))
         text = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * row[key] for key in ("accuracy", "low", "high")))
         table.setdefault(name, {"seeds": str(row["seeds"])})[row["task"]] = text
     for heard, texts in _PRETRAINED.items() if reference else ():
-        table["a well-known pretrained encoder, 40 other speakers", heard] = {"seeds": "", **texts}
+        table[f"a well-known pretrained encoder, 40 other speakers: {heard}"] = {"seeds": "", **texts}
     found = pd.DataFrame.from_dict(table, orient="index", columns=["seeds", *TASKS]).fillna("not run")
-    found.index = pd.MultiIndex.from_tuples(found.index, names=["trained through", "heard"])
-    return found.reset_index().set_index("trained through")
+    return found.rename_axis("trained through: heard")
 
 
 def _lines(rows):
