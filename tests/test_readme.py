@@ -62,7 +62,7 @@ def test_what_objectives_bring_is_that_of_the_committed_records(committed, tmp_p
     tables.write_markdown(tmp_path / "so762.md", [(each.caption, each.table) for each in made])
     published = (project_folder() / "figures" / "so762" / "short_utterances.md").read_text()
     assert (tmp_path / "so762.md").read_text() == published
-    shown = README.partition("### Who is it, from one second?")[2].partition("\n## ")[0]
+    shown = README.partition("### Who is it, from one second?")[2].partition("\n### ")[0]
     rows = [line for line in shown.splitlines() if line.startswith("| ")]
     assert len(rows) > 6 and all(row in published for row in rows)
     of_demo = "\n".join(each.markdown for each in result_tables("objectives", "demo"))
@@ -70,6 +70,28 @@ def test_what_objectives_bring_is_that_of_the_committed_records(committed, tmp_p
     published += of_demo
     told = re.findall(r"[+-]?\d+\.\d \([+-]?\d+\.\d to [+-]?\d+\.\d\)", shown)
     assert len(told) > 8 and all(value in published for value in told)
+
+
+def test_what_voices_reach_is_that_of_the_committed_records(committed, tmp_path):
+    made = [each for name in ("voice", "voice_steps") for each in result_tables(name, "so762")]
+    tables.write_markdown(tmp_path / "voice.md", [(each.caption, each.table) for each in made if len(each.table)])
+    published = (project_folder() / "figures" / "so762" / "voice.md").read_text(encoding="utf-8")
+    assert (tmp_path / "voice.md").read_text(encoding="utf-8") == published
+    shown = README.partition("### The voice, not the microphone")[2].partition("\n## ")[0]
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
+    assert len(rows) > 3 and all(row in published for row in rows)
+
+
+def test_how_the_shipped_model_errs_is_that_of_its_record(committed):
+    runs = read_runs("09_who_is_speaking")
+    (run,) = runs[(runs["corpus"] == "so762") & (runs["init"] == "shipped")].to_dict("records")
+    shown = README.partition("### The voice, not the microphone")[2].partition("\n## ")[0]
+    rows = {row["condition"]: row for row in run["result"]["rows"] if row["table"] == "errors"}
+    for row in (rows["recorded"], rows["changed I"], rows["mixed"]):
+        for name in ("false_acceptance", "correct"):
+            values = (100 * row[name + end] for end in ("", "_low", "_high"))
+            assert "{:.1f} ({:.1f} to {:.1f})".format(*values) in shown
+    assert f"{run['result']['times_real_time']:.0f} times" in shown
 
 
 def test_the_trap_of_the_learning_rate_is_told_by_the_committed_records(committed):
