@@ -184,9 +184,12 @@ function render({model, el}) {
       else start(what);
     });
   }
-  box.dataset.lmSuppressShortcuts = "true"; // letters in the name are not the notebook's
+  // Letters in the name, and Space and Enter on a button, are not the notebook's; Control with S is.
+  const ours = (event) => !event.ctrlKey && !event.metaKey;
+  const claim = (event) => box.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+  window.addEventListener("keydown", claim, true); // before JupyterLab looks
   box.addEventListener("keydown", (event) => {
-    event.stopPropagation();
+    if (ours(event)) event.stopPropagation();
     if (event.key === "Escape" && (microphone || opening)) giveUp();
     if (event.key === "Enter" && event.target === name) start("enrol");
   });
@@ -200,6 +203,7 @@ function render({model, el}) {
   return () => {
     gone = true;
     release();
+    window.removeEventListener("keydown", claim, true);
     model.off("msg:custom", answered);
   };
 }
