@@ -78,3 +78,13 @@ def test_embeddings_of_a_large_batch_do_not_depend_on_the_memory_format():
         torch.testing.assert_close(embeddings.double(), expected, rtol=0, atol=2e-5 * expected.abs().max().item())
     torch.testing.assert_close(last.blocks[0].norm.running_var.double(), exact.blocks[0].norm.running_var,
                                rtol=1e-5, atol=0)
+
+
+def test_a_layer_may_be_met_by_few_values_and_by_many_before_the_gradients_are_asked_for():
+    """As support and query are, one after the other: torch's kernel does the first, ours the second."""
+    norm, frames = BatchNorm2d(2), clips()
+    loss = norm(frames[:1, :, :8, :8]).square().mean() + norm(frames).square().mean()
+    before = norm.running_mean.clone()
+    loss = loss + norm(frames[:1, :, :8, :8]).mean()
+    loss.backward()
+    assert norm.weight.grad.isfinite().all() and norm.num_batches_tracked == 3 and (norm.running_mean != before).all()

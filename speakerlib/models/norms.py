@@ -45,8 +45,10 @@ def follow(norm, mean, variance, count):
     if norm.track_running_stats:
         norm.num_batches_tracked.add_(1)
         weight = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
-        norm.running_mean.lerp_(mean.to(norm.running_mean), weight)
-        norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var), weight)
+        # Through .data, as torch's kernel does: where a layer was met before in the same graph, its backward has saved
+        # these buffers (it does not read them in training), and would refuse a changed version.
+        norm.running_mean.data.lerp_(mean.to(norm.running_mean), weight)
+        norm.running_var.data.lerp_((variance * (count / (count - 1))).to(norm.running_var), weight)
 
 
 class _Norm(torch.autograd.Function):
