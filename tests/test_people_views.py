@@ -1,9 +1,11 @@
 """The microphone's half in the kernel: what a recording does, what is said about it, and what is not kept."""
 
 import json
+from io import BytesIO
 
 import numpy as np
 import pytest
+import soundfile
 from made_up_voices import swelling_weights, voice
 
 from speakerlib.identification import SpeakerIdentifier
@@ -103,18 +105,20 @@ def test_samples_are_as_the_browser_meant_them():
 def test_the_map_and_the_nearest_clips_follow_what_was_recorded():
     people = SpeakerIdentifier(swelling_weights())
     desk = microphone(people)
-    wave, picture, players = desk.children
-    wave.send = lambda content, buffers=None: wave.__dict__.setdefault("sent", []).append(content)
+    wave, picture = desk.children
+    sent = wave.__dict__.setdefault("sent", [])
+    wave.send = lambda content, buffers=(): sent.append((content, buffers))
     assert picture.value == b"" and str(wave) == "Microphone(0 people)"
     for speaker in range(4):
         record(wave, "enrol", pcm(speaker), f"P{speaker}")
     enrolled = bytes(picture.value)
-    assert enrolled.startswith(b"\x89PNG") and players.value == ""
+    assert enrolled.startswith(b"\x89PNG") and all(content["kind"] == "answered" for content, _ in sent)
     record(wave, "ask", pcm(1, take=4))
-    assert bytes(picture.value) != enrolled
-    assert players.value.count("<audio") == 3 and "<b>P1, cosine" in players.value.partition("<audio")[0]
+    content, sounds = sent[-1]
+    assert content["kind"] == "nearest" and content["captions"][0].startswith("P1, cosine ")
+    assert len(sounds) == 3 and bytes(picture.value) != enrolled
+    played = soundfile.read(BytesIO(sounds[0]))[0]
+    assert np.corrcoef(played, people.audio[1])[0, 1] > 0.999
     people.audio[1] = None  # as of people who were loaded
     record(wave, "ask", pcm(1, take=4))
-    assert players.value.count("<audio") == 2 and "<b>P1, cosine" not in players.value
-    record(wave, "enrol", pcm(5), "P5")
-    assert players.value == ""
+    assert len(sent[-1][1]) == 2 and not any("P1" in caption for caption in sent[-1][0]["captions"])

@@ -86,6 +86,17 @@ function drawCandidates(list, candidates) {
   }
 }
 
+// Players of WAV files, each under its caption. Returns their addresses, to be revoked.
+function drawPlayers(row, captions, sounds) {
+  row.replaceChildren();
+  return captions.map((caption, place) => {
+    const figure = element(row, "figure"), url = URL.createObjectURL(new Blob([sounds[place]], {type: "audio/wav"}));
+    element(figure, "figcaption", {textContent: caption});
+    element(figure, "audio", {controls: true, src: url}).setAttribute("aria-label", caption);
+    return url;
+  });
+}
+
 function render({model, el}) {
   const box = element(el, "section", {className: "speakerlib-microphone", ariaLabel: "Microphone"});
   const controls = element(box, "div", {className: "controls"});
@@ -99,6 +110,8 @@ function render({model, el}) {
   said.setAttribute("role", "status");
   canvas.setAttribute("aria-hidden", "true");
   const list = element(box, "ol", {ariaLabel: "Who it may be"});
+  const players = element(box, "div", {className: "players"});
+  let urls = [];
   let microphone = null, opening = false, purpose = "", blocks = [], peaks = [], length = 0, gone = false;
 
   function show(text) {
@@ -122,6 +135,11 @@ function render({model, el}) {
     else requestAnimationFrame(tick);
   }
 
+  function hush() {
+    players.replaceChildren();
+    urls.splice(0).forEach((url) => URL.revokeObjectURL(url));
+  }
+
   function release() {
     if (microphone) microphone.close();
     microphone = null;
@@ -137,6 +155,7 @@ function render({model, el}) {
     [purpose, blocks, peaks, length, opening] = [what, [], [], 0, true];
     time.textContent = "";
     list.replaceChildren();
+    hush();
     show("Asking the browser for the microphone.");
     try {
       const opened = await openMicrophone((samples) => {
@@ -193,7 +212,8 @@ function render({model, el}) {
     if (event.key === "Escape" && (microphone || opening)) giveUp();
     if (event.key === "Enter" && event.target === name) start("enrol");
   });
-  const answered = (message) => {
+  const answered = (message, buffers) => {
+    if (message.kind === "nearest") urls = drawPlayers(players, message.captions, buffers);
     if (message.kind !== "answered") return;
     show(message.text);
     drawCandidates(list, message.candidates);
@@ -203,6 +223,7 @@ function render({model, el}) {
   return () => {
     gone = true;
     release();
+    hush();
     window.removeEventListener("keydown", claim, true);
     model.off("msg:custom", answered);
   };

@@ -9,7 +9,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from speakerlib.views.first_prediction import row_of_players
+from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.views.people import nearest_clips, plot_people
 from speakerlib.views.style import figure_png
 
@@ -52,20 +52,21 @@ class Microphone(anywidget.AnyWidget):
 
 
 def microphone(people):
-    """The Microphone above a map of who is enrolled, on which each question falls, and the clips nearest to it."""
-    picture, players = ipywidgets.Image(layout={"max_width": "820px"}), ipywidgets.HTML()
-    wave = Microphone(people)
+    """The Microphone above a map of who is enrolled, on which each question falls; it plays the nearest clips."""
+    wave, picture = Microphone(people), ipywidgets.Image(layout={"max_width": "820px"})
 
     def draw(purpose=None, name="", waveform=None, sample_rate=None):
         embedding = people.embed([waveform], sample_rate)[0] if purpose == "ask" else None
         asked = [("you", embedding)] if purpose == "ask" else []
+        if asked:
+            captions, sounds = nearest_sounds(people, embedding)
+            wave.send({"kind": "nearest", "captions": captions}, sounds)
         if len(people.embeddings) + len(asked) >= FEWEST:
             picture.value = figure_png(plot_people(people, asked))
-        players.value = nearest_players(people, embedding) if purpose == "ask" else ""
 
     wave.heard = draw
     draw()
-    return ipywidgets.VBox([wave, picture, players])
+    return ipywidgets.VBox([wave, picture])
 
 
 def hear(people, purpose, name, waveform, sample_rate):
@@ -91,11 +92,14 @@ def samples_of(pcm):
     return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
 
 
-def nearest_players(people, embedding):
-    """HTML: players of the enrolled clips nearest to an embedding, of those whose sound is here."""
-    nearest = nearest_clips(people, embedding).to_dict("records")
-    return row_of_players((f"{row['name']}, cosine {row['cosine']:.2f}", people.audio[row["place"]])
-                          for row in nearest if people.audio[row["place"]] is not None).data
+def nearest_sounds(people, embedding):
+    """(captions, WAV files as bytes) of the enrolled clips nearest to an embedding, of those whose sound is here."""
+    from IPython.display import Audio
+
+    nearest = [row for row in nearest_clips(people, embedding).to_dict("records")
+               if people.audio[row["place"]] is not None]
+    return ([f"{row['name']}, cosine {row['cosine']:.2f}" for row in nearest],
+            [Audio(people.audio[row["place"]], rate=SAMPLE_RATE).data for row in nearest])
 
 
 def _asked(people, waveform, sample_rate):

@@ -259,7 +259,8 @@ def test_in_jupyterlab_a_stranger_enrols_and_is_known(browser, lab):
     record(ask)
     page.get_by_text(re.compile(r"^Nobody who is enrolled, by \d\.\d s of sound\.$")).wait_for(timeout=WAIT)
     assert page.locator(".speakerlib-microphone li").first.inner_text().startswith("unknown")
-    page.locator(".jp-OutputArea audio").first.wait_for(timeout=WAIT)
+    page.locator(".speakerlib-microphone audio").first.wait_for(timeout=WAIT)
+    page.wait_for_function("Array.from(document.querySelectorAll('audio')).every((each) => each.duration > 1.9)")
     picture = page.locator(".jp-OutputArea img").first
     before = picture.get_attribute("src")
     page.get_by_label("Name").click()
