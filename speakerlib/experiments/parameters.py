@@ -92,6 +92,7 @@ PARAMETERS = {  # name: (what is expected, check)
     "spec_augment": choice(True, False),
     "num_copies": whole(1, 100),
     "people_folder": TEXT,
+    "recording": TEXT,
     "num_people": whole(2, 40),
     "num_clips": whole(1, 50),
     "url_directory": TEXT,

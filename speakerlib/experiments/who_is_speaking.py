@@ -73,6 +73,15 @@ def guests_of_corpus(corpus, num_people, num_clips, seed=0, num_strangers=1):
                   [(name, _waveform(corpus, rows[name][-1])) for name in names])
 
 
+def find_recording(settings, guests):
+    """(waveform, truth) for the timeline: of notebook 09's settings' file, whose truth is None, or a meeting."""
+    from speakerlib.data.given_clips import read_clip
+
+    if settings.recording != "none":
+        return read_clip(settings.recording), None
+    return meeting(guests, seed=settings.seed)
+
+
 def meeting(guests, turns=8, seed=0):
     """(waveform, table of start, end, name): the clips that are asked about, one after another with pauses between.
 
@@ -94,9 +103,14 @@ def meeting(guests, turns=8, seed=0):
 
 
 def share_right(timeline, truth, strangers=()):
-    """Share of the time of true turns in which a timeline has the right name ("unknown" for strangers)."""
+    """Share of the time of true turns in which a timeline has the right name ("unknown" for strangers).
+
+    None where the truth is.
+    """
     from speakerlib.experiments.calibration import UNKNOWN
 
+    if truth is None:
+        return None
     right = 0.0
     for start, end, name in truth.itertuples(index=False):
         wanted = timeline[timeline["name"] == (UNKNOWN if name in strangers else name)]

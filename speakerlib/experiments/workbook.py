@@ -34,7 +34,7 @@ STEPS = (  # the notebooks in order, with the parameters of each execution
 )
 READS_RECORDS_ONLY = ("08_result_tables",)
 MAKES_ITS_CORPUS = ("01_data_scraping",)
-FILES = ("trials", "init", "url_directory", "people_folder")  # parameters that may name a file or folder
+FILES = ("trials", "init", "url_directory", "people_folder", "recording")  # that may name a file or folder
 START_SECONDS = 300  # a kernel may take so long to start where many start at once
 
 

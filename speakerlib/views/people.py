@@ -80,6 +80,13 @@ def plot_timeline(timeline, names, truth=None, title=None):
     return figure
 
 
+def timeline_table(timeline, rows=12):
+    """The first turns of a timeline, without the silence between, as strings; a DataFrame."""
+    turns = timeline[timeline["name"] != SILENCE].head(rows)
+    return pd.DataFrame({"from": turns["start"].map(_clock), "to": turns["end"].map(_clock), "who": turns["name"],
+                         "probability": turns["probability"].map(_share)}).set_axis(range(1, len(turns) + 1))
+
+
 def plot_tradeoff(tradeoff, title=None):
     """Strangers taken for somebody against people missed, a line a condition; returns the figure.
 
@@ -151,3 +158,7 @@ def errors_table(errors):
 
 def _share(value):
     return f"{100 * value:.0f} %" if np.isfinite(value) else "not calibrated"
+
+
+def _clock(seconds):
+    return f"{int(seconds // 60)}:{seconds % 60:04.1f}"
