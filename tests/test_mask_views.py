@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pressed import press, widgets_of
 
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
@@ -16,7 +17,7 @@ from speakerlib.experiments.filmstrip import keep_clips, keep_reconstruction
 from speakerlib.experiments.records import Run
 from speakerlib.models.autoencoder import ConvAutoencoder
 from speakerlib.models.objectives import reconstruction_loss
-from speakerlib.views import mask_explorer, masks, style
+from speakerlib.views import explorer, mask_explorer, masks, style
 from speakerlib.views.resynthesis import to_waveform
 
 COMPACT = FRONT_ENDS["compact"]
@@ -216,10 +217,11 @@ def test_a_spectrogram_of_a_tone_sounds_like_the_tone():
         to_waveform(torch.zeros(256, 151), COMPACT)
 
 
-def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus, autoencoder):
+def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus, autoencoder, monkeypatch):
     row = mask_explorer.example_row(corpus, COMPACT, 1.5)
     shown = mask_explorer.MaskExplorer(corpus, autoencoder, FACTS, row)
     first, speakers = shown.png, [speaker for _, speaker in shown.controls["speaker"].options]
+    begun = {name: control.value for name, control in shown.controls.items()}
     assert shown.message == "75 % removed: 15 of 20 boxes, each of 16 mels x 30 frames (300 ms)"
     changes = {"seed": 1, "mask_ratio": 0.5, "mels": 8, "frames": 15, "segment": 1, "condition": "changed",
                "speaker": next(name for name in speakers if name != shown.controls["speaker"].value), "mask": "strips"}
@@ -230,8 +232,21 @@ def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus, auto
     assert corpus.table.loc[shown.controls["row"].value, "speaker"] == changes["speaker"]
     assert shown.controls["frames"].value == 10 and shown.controls["mels"].disabled  # strips are over all mels
     assert shown.message.endswith("8 of 15 strips, each of 64 mels x 10 frames (100 ms)")
-    shown.reset()
+    press(shown, "Reset", monkeypatch)
     assert shown.png == first and shown.controls["row"].value == row and not shown.controls["mels"].disabled
+    assert {name: control.value for name, control in shown.controls.items()} == begun
+
+
+def test_every_control_has_a_label_of_its_own_and_a_keyboard_reaches_it(corpus, autoencoder, monkeypatch):
+    row = mask_explorer.example_row(corpus, COMPACT, 1.5)
+    for shown in (mask_explorer.MaskExplorer(corpus, autoencoder, FACTS, row),
+                  explorer.SpectrogramExplorer(corpus, row, row)):
+        seen = widgets_of(shown, monkeypatch)
+        labels = [widget.description for widget in seen if hasattr(widget, "description")]
+        assert all(labels) and len(set(labels)) == len(labels) >= len(shown.controls)
+        assert set(shown.controls.values()) <= set(seen)
+        kinds = {type(widget).__name__ for widget in seen}  # ipywidgets' own, which tab, arrows and space work on
+        assert kinds <= {"HBox", "VBox", "Button", "Dropdown", "IntSlider", "FloatSlider"}
 
 
 def test_a_mask_that_cannot_be_drawn_leaves_the_picture_and_says_why(corpus, autoencoder):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pressed import press
 
 from speakerlib.data import front_ends
 from speakerlib.data.audio import write_audio
@@ -53,11 +54,12 @@ def test_clips_side_by_side_share_one_scale():
     assert high - low == pytest.approx(60)
 
 
-def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus):
+def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus, monkeypatch):
     table = corpus.table
     left, right = table.index[0], table.index[-1]
     shown = explorer.SpectrogramExplorer(corpus, left, right)
     first, sound = shown.png, shown.waveforms[1]
+    begun = {name: control.value for name, control in shown.controls.items()}
     changes = {
         "num_mels": 40,
         "window_ms": 40,
@@ -77,9 +79,10 @@ def test_every_control_changes_the_picture_and_reset_brings_it_back(corpus):
     assert dict(shown.controls["left"].options)  # and the utterances the speaker
     assert table.loc[shown.controls["left"].value, "speaker"] == changes["left_speaker"]
     assert not np.array_equal(shown.waveforms[1], sound)  # the players play what is shown
-    shown.reset()
+    press(shown, "Reset", monkeypatch)
     assert shown.png == first and np.array_equal(shown.waveforms[1], sound)
     assert (shown.controls["left"].value, shown.controls["right"].value) == (left, right)
+    assert {name: control.value for name, control in shown.controls.items()} == begun
 
 
 def test_example_clips_are_of_training_speakers_and_two_sessions(corpus):

@@ -157,14 +157,14 @@ def _controls(corpus, left, right):
     import ipywidgets as widgets
 
     speakers = sorted(corpus.table["speaker"].unique())
-    wide = {"style": {"description_width": "80px"}, "layout": widgets.Layout(width="290px")}
+    wide = {"style": {"description_width": "90px"}, "layout": widgets.Layout(width="300px")}
     controls = {}
     for side, row in (("left", left), ("right", right)):
         speaker = corpus.table.loc[row, "speaker"]
-        controls[f"{side}_speaker"] = widgets.Dropdown(options=speakers, value=speaker, description=side, **wide)
-        controls[side] = widgets.Dropdown(
-            options=_utterances(corpus, speaker), value=row, description="utterance", **wide
-        )
+        controls[f"{side}_speaker"] = widgets.Dropdown(options=speakers, value=speaker, description=f"{side} speaker",
+                                                        **wide)
+        controls[side] = widgets.Dropdown(options=_utterances(corpus, speaker), value=row, description=f"{side} clip",
+                                          **wide)
     first = _slider_values("compact")
     controls["name"] = widgets.Dropdown(options=list(FRONT_ENDS), value="compact", description="front end", **wide)
     for name, low, high, step, text in (
