@@ -227,7 +227,7 @@ def test_the_command_prints_and_writes(data_folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("% In the preamble")
     assert main(["table", "nine_cells", "--output", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "nine_cells.md", "nine_cells.tex", "nine_cells_1.csv", "nine_cells_1.png"}
+        "nine_cells.md", "nine_cells.tex", "nine_cells_1.csv", "nine_cells_1.png", "nine_cells_1.pdf"}
 
 
 @pytest.mark.parametrize("arguments, told", [

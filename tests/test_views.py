@@ -1,9 +1,13 @@
 """Views: what a person moves changes what is seen, axes tell the truth, and nothing is drawn twice."""
 
+import re
+
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from pressed import press
 
 from speakerlib.data import front_ends
@@ -176,8 +180,29 @@ def test_an_embedding_map_gives_each_of_twenty_speakers_a_look_of_its_own():
         embedding_map(vectors, speakers, method="umap")
 
 
-def test_a_figure_is_saved_whole(tmp_path):
-    figure, axis = style.new_figure()
+def test_one_call_saves_a_figure_whole_as_a_picture_and_for_print(tmp_path):
+    figure, axis = style.new_figure(14, 4)
     axis.plot([1, 2])
-    style.save_figure(figure, tmp_path / "a" / "curve.png")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["curve.png"]
+    axis.set_title("curve ± 1")
+    folder = tmp_path / "a"
+    assert style.save_figure(figure, folder / "curve.png") == folder / "curve.png"
+    assert sorted(path.name for path in folder.iterdir()) == ["curve.pdf", "curve.png"]
+    with Image.open(folder / "curve.png") as picture:
+        assert picture.size == (2100, 600)
+        assert picture.info["dpi"][0] == pytest.approx(2100 / style.PAPER_WIDTH, rel=1e-3)
+    pdf = (folder / "curve.pdf").read_bytes()
+    assert re.search(rb"/MediaBox \[ 0 0 504 144 \]", pdf)  # 7 x 2 inches
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # outlines of the fonts themselves
+    style.save_figure(figure, folder / "curve.png")
+    assert (folder / "curve.pdf").read_bytes() == pdf  # an unchanged figure is no change
+
+
+def test_a_wide_figure_is_not_cut_off_on_paper(tmp_path, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "pdf.compression", 0)
+    ends = []
+    for width in (style.PAPER_WIDTH, 2 * style.PAPER_WIDTH):
+        figure, axis = style.new_figure(width, 4)
+        axis.plot([0, 1], [0, 1])
+        page = style.save_figure(figure, tmp_path / "line.png").with_suffix(".pdf").read_bytes()
+        ends.append(max(float(x) for x in re.findall(rb"^([\d.]+) [\d.]+ l$", page, re.M)))
+    assert ends[1] > 1.9 * ends[0]  # in points before the whole is made smaller

@@ -12,6 +12,7 @@ from speakerlib.data.files import atomic_path
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 GREY = "#6B6B6B"
+PAPER_WIDTH = 7.0  # inches: the text of a page, or two columns of one
 MAP = "magma"  # of equal perceived steps, and still ordered when printed in grey
 
 _STYLE = {
@@ -69,10 +70,41 @@ def figure_png(figure):
 
 
 def save_figure(figure, path):
-    """Writes the figure as a PNG of 150 dots an inch, whole or not at all; returns the path.
+    """Writes the figure as a PNG and, beside it, as a PDF, each whole or not at all; returns the PNG's path.
 
-    The bytes depend on the picture alone, so that an unchanged figure is no change in git.
+    Both are of paper size: at most PAPER_WIDTH inches wide, a wider figure with all that is in it in proportion. The
+    PNG has 150 dots for each inch of the figure, the PDF its text as text, its fonts embedded. The bytes depend on the
+    picture alone, so that an unchanged figure is no change in git.
     """
+    scale = min(1.0, PAPER_WIDTH / figure.get_figwidth())
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        on_paper = {"dpi": (150 / scale, 150 / scale)}
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None}, pil_kwargs=on_paper)
+    with atomic_path(path.with_suffix(".pdf")) as temporary:
+        _write_pdf(figure, temporary, scale)
     return path
+
+
+def _write_pdf(figure, path, scale):
+    """matplotlib's own way to a PDF, with everything on the page `scale` times as large: savefig knows no scale."""
+    from matplotlib.backends.backend_mixed import MixedModeRenderer
+    from matplotlib.backends.backend_pdf import Op, PdfFile, RendererPdf
+
+    (width, height), dpi, layout = figure.get_size_inches(), figure.dpi, figure.get_layout_engine()
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # outlines that stay text: publishers refuse type 3
+        file = PdfFile(path, metadata={"CreationDate": None})
+        try:
+            figure.dpi = 72  # a point is a dot
+            figure.set_layout_engine("none")  # everything is in its place already, as in the PNG
+            file.newPage(scale * width, scale * height)
+            file.width, file.height = width, height  # before scaling: what lies beyond is left out
+            file.output(scale, 0, 0, scale, 0, 0, Op.concat_matrix)
+            page = RendererPdf(file, dpi, height, width)
+            renderer = MixedModeRenderer(figure, width, height, dpi, page)
+            figure.draw(renderer)
+            renderer.finalize()
+            file.finalize()
+        finally:
+            figure.dpi = dpi
+            figure.set_layout_engine(layout)
+            file.close()
