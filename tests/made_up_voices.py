@@ -5,7 +5,7 @@ import torch
 
 from speakerlib.data.front_ends import FRONT_ENDS
 from speakerlib.experiments.checkpoints import save_weights
-from speakerlib.experiments.voice_weights import VoiceWeights, voice_header
+from speakerlib.experiments.voice_weights import VoiceWeights, voice_header, warped
 from speakerlib.models.voice import VoiceEncoder
 
 CALIBRATION = {"slope": [30.0, 0.0, 0.0], "offset": [-24.0, 0.0, 0.0],
@@ -46,12 +46,13 @@ def swelling_weights(calibration=CALIBRATION, digest="a" * 32):
 
 
 def random_weights(path, seed=0, **facts):
-    """Writes a file of a small VoiceEncoder with random weights. Returns the encoder in eval mode."""
+    """Writes a file of a small encoder of voices with random weights. Returns the WarpedEncoder in eval mode."""
     torch.manual_seed(seed)
     encoder = VoiceEncoder(channels=(4, 4, 8, 8), width=12, dim=16)
     with torch.no_grad():
         encoder(torch.randn(16, 1, 64, 100))  # running statistics that are not those of the start
-    encoder.eval()
+    encoder = warped(encoder, FRONT_ENDS["compact"]).eval()
     header = voice_header(encoder, "compact", corpus="made up", seed=seed) | facts
-    save_weights(encoder.state_dict(), path, {name: value for name, value in header.items() if value is not None})
+    header = {name: value for name, value in header.items() if value is not None}
+    save_weights(encoder.encoder.state_dict(), path, header)
     return encoder

@@ -35,7 +35,7 @@ def test_embeddings_in_a_batch_are_those_of_the_clips_alone(network):
     clips = [voice(1, seconds) for seconds in (0.5, 3, 3, 1.004, 61, 3)]
     together = network.embed(clips)
     alone = np.concatenate([network.embed([clip]) for clip in clips])
-    assert together.shape == (6, 16) and together.dtype == np.float32
+    assert together.shape == (6, 3 * 16) and together.dtype == np.float32
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     assert np.abs(together - alone).max() < 1e-4
     assert np.abs(together[1] - together[0]).max() > 1e-3  # and not all the same

@@ -13,25 +13,28 @@ from safetensors.torch import load_file
 from speakerlib.data import voice_batches
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
-from speakerlib.data.speeds import SPEEDS, at_speed, samples_at_speed
+from speakerlib.data.front_ends import FRONT_ENDS, compute, mel_centres
+from speakerlib.data.speeds import SPEEDS, at_speed, samples_at_speed, warp_matrix
 from speakerlib.data.voice_batches import VoiceBatches, masked
 from speakerlib.experiments import result_tables, voice, voice_ablation, voice_table, voice_tasks
 from speakerlib.experiments.optimizers import adamw, cosine
 from speakerlib.experiments.parameters import check_parameters
 from speakerlib.experiments.records import Run
+from speakerlib.experiments.scoring import identify
 from speakerlib.experiments.speaker_encoders import read_speaker_encoder
 from speakerlib.experiments.sweep_files import read_sweep
 from speakerlib.experiments.voice import ReadAhead, open_voice, train_voice
 from speakerlib.experiments.voice_table import seen_conditions
+from speakerlib.experiments.voice_weights import NOTEBOOK, warped
 from speakerlib.models.voice import VoiceEncoder
 from speakerlib.views import voice as views
 from speakerlib.views.results import table_figures
 from speakerlib.views.tables import style_table
 
 SMALL = {"corpus": "voices", "front_end": "compact", "augment": "both", "num_copies": 1, "speed_perturbation": False,
-         "spec_augment": True, "pooling": "attentive", "loss_type": "am_softmax", "use_pairs": True, "batch_size": 8,
-         "learning_rate": 3e-3, "num_train_iterations": 4, "test_interval": 2, "print_interval": 1, "test_tasks": 20,
-         "seed": 0}
+         "spec_augment": True, "width": 1.0, "pooling": "attentive", "loss_type": "am_softmax", "use_pairs": True,
+         "batch_size": 8, "learning_rate": 3e-3, "num_train_iterations": 4, "test_interval": 2, "print_interval": 1,
+         "test_tasks": 20, "seed": 0}
 SPEAKERS = {"train": 4, "validation": 2, "test": 3}
 RATE = 16000
 
@@ -59,6 +62,7 @@ def voices(audio, data_folder, monkeypatch):
     import_corpus(audio / "audio", name="voices", split_file=audio / "split.csv", progress=False)
     monkeypatch.setattr(voice_batches, "SHORTEST", 20)
     monkeypatch.setattr(voice_batches, "LONGEST", 40)
+    monkeypatch.setattr(voice_batches, "SHORTEST_SECOND", 10)
     monkeypatch.setattr(voice, "VALIDATION_TASKS", 10)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -68,7 +72,7 @@ def voices(audio, data_folder, monkeypatch):
 
 def started(folder, settings=None):
     folder.mkdir(parents=True, exist_ok=True)
-    return Run(folder, {"notebook": voice.NOTEBOOK, "run": folder.name, "status": "started",
+    return Run(folder, {"notebook": NOTEBOOK, "run": folder.name, "status": "started",
                         "parameters": vars(settings) if settings else {}})
 
 
@@ -78,9 +82,10 @@ def started(folder, settings=None):
 def test_a_batch_is_a_function_of_the_seed_and_the_step(voices):
     batches, again = open_voice(voices()).batches, open_voice(voices()).batches
     for step in (0, 7, 3):  # whatever was drawn before
-        for ours, theirs in zip(batches.read(step), again.read(step)):
-            assert torch.equal(ours, theirs)
-    assert batches.draw(7).length != batches.draw(3).length or (batches.draw(7).starts != batches.draw(3).starts).any()
+        (parts, labels), (others, same) = batches.read(step), again.read(step)
+        assert torch.equal(labels, same) and all(map(torch.equal, parts, others))
+    one, another = batches.draw(7), batches.draw(3)
+    assert one.lengths != another.lengths or (one.starts != another.starts).any()
     other = open_voice(voices(seed=1)).batches
     assert any((batches.draw(step).utterances != other.draw(step).utterances).any() for step in range(3))
 
@@ -90,7 +95,7 @@ def test_a_pair_is_two_utterances_of_one_voice_and_fits_at_its_speed(voices, spe
     experiment = open_voice(voices(speed_perturbation=speeds, augment="I"))
     batches, table = experiment.batches, experiment.utterances
     assert batches.num_voices == SPEAKERS["train"] * (len(SPEEDS) if speeds else 1)
-    seen, copies = set(), set()
+    seen, copies, shorter = set(), set(), set()
     for step in range(40):
         batch = batches.draw(step)
         first, second = batch.utterances.reshape(2, -1)
@@ -99,13 +104,16 @@ def test_a_pair_is_two_utterances_of_one_voice_and_fits_at_its_speed(voices, spe
         assert (speakers == batches.speakers[batch.voices % SPEAKERS["train"]]).all()
         assert (batch.voices // SPEAKERS["train"] == batch.speeds).all()
         assert set(table["split"].to_numpy()[batch.utterances]) == {"train"}
-        assert len(set(batch.voices[:4])) == 4 and batch.length in (20, 30, 40)
+        assert len(set(batch.voices[:4])) == 4
+        length, other = batch.lengths
+        assert length in (20, 30, 40) and other in (10, 20, 30, 40) and other <= length
+        shorter.add(other < length)
         lengths = np.array([batches.stores[speed][0].lengths[row]
                             for speed, row in zip(batch.speeds, batch.utterances)])
-        assert (batch.starts + np.minimum(batch.length, lengths) <= lengths).all()
+        assert (batch.starts + np.minimum(np.repeat(batch.lengths, 4), lengths) <= lengths).all()
         seen |= set(batch.voices.tolist())
         copies |= set(batch.copies.tolist())
-    assert seen == set(range(batches.num_voices)) and copies == {0, 1}
+    assert seen == set(range(batches.num_voices)) and copies == {0, 1} and shorter == {True, False}
 
 
 def test_a_clip_is_cut_from_the_copy_and_speed_that_were_drawn(voices):
@@ -113,12 +121,14 @@ def test_a_clip_is_cut_from_the_copy_and_speed_that_were_drawn(voices):
     batches = experiment.batches
     batch, (frames, labels) = batches.draw(5), batches.read(5)
     assert labels.tolist() == batch.voices.tolist()
+    clips = [clip for part in frames for clip in part]
+    assert [part.shape for part in frames] == [(4, 1, 64, length) for length in batch.lengths]
     for place in range(len(batch.voices)):
         store = experiment.features(*experiment.copies[batch.copies[place]], split="train",
                                     speed=SPEEDS[batch.speeds[place]])
-        expected = store.segments(batch.utterances[place], batch.starts[place], batch.length)
-        assert torch.equal(frames[place:place + 1], expected)
-    assert frames.mean(dim=-1).abs().max() < 1e-4  # of each mel
+        expected = store.segments(batch.utterances[place], batch.starts[place], batch.lengths[place // 4])
+        assert torch.equal(clips[place], expected[0])
+    assert all(part.mean(dim=-1).abs().max() < 1e-4 for part in frames)  # of each mel
 
 
 @pytest.mark.parametrize("augment, families", [("none", ""), ("I", ["I"]), ("II", ["II"]), ("both", ["I", "II"])])
@@ -140,7 +150,7 @@ def test_clips_are_of_each_copy_as_often_as_its_share_says(voices):
 
 def test_without_pairs_a_batch_is_clips_of_any_voices(voices):
     batches = open_voice(voices(use_pairs=False, augment="none", batch_size=3)).batches
-    assert len(set(batches.draw(0).voices)) == 3 and batches.read(0)[0].shape[:3] == (3, 1, 64)
+    assert len(set(batches.draw(0).voices)) == 3 and [part.shape[:3] for part in batches.read(0)[0]] == [(3, 1, 64)]
 
 
 def test_masks_hide_one_band_and_one_stretch_and_leave_the_rest():
@@ -252,6 +262,7 @@ def test_the_encoder_is_left_alone_with_all_that_builds_it_again(voices, tmp_pat
     built = VoiceEncoder(int(header["num_mels"]), tuple(map(int, header["channels"].split(","))), int(header["width"]),
                          int(header["dim"]), header["pooling"])
     built.load_state_dict(load_file(path))
+    built = warped(built, FRONT_ENDS["compact"], [float(factor) for factor in header["warps"].split(",")])
     frames = torch.randn(2, 1, 64, 77)
     assert torch.allclose(built.eval()(frames), encoder(frames), rtol=1e-3, atol=1e-3)  # of another memory layout
     tested = history.dropna(subset="validation_accuracy").set_index("step")["validation_accuracy"]
@@ -260,7 +271,33 @@ def test_the_encoder_is_left_alone_with_all_that_builds_it_again(voices, tmp_pat
         read_speaker_encoder(str(run.folder))
     run.finish([])
     found, facts = read_speaker_encoder(str(run.folder))  # as chapter 07 does
-    assert torch.equal(found(frames), built(frames)) and facts["kind"] == voice.NOTEBOOK and facts["dim"] == 128
+    assert torch.equal(found(frames), built(frames)) and facts["kind"] == NOTEBOOK and facts["dim"] == 3 * 128
+
+
+def test_a_clip_is_heard_as_it_is_and_as_people_of_another_size():
+    encoder = warped(VoiceEncoder().eval(), FRONT_ENDS["compact"], (0.9, 1.0, 1.11)).eval()
+    frames = torch.randn(2, 1, 64, 150)
+    embedded = encoder(frames)
+    assert embedded.shape == (2, encoder.dim) == (2, 384)
+    assert torch.allclose(embedded.norm(dim=1), torch.ones(2), atol=1e-5)
+    alone = torch.nn.functional.normalize(encoder.encoder(frames), dim=1)
+    assert torch.allclose(3 ** 0.5 * encoder.once(embedded), alone, atol=1e-5)
+    with pytest.raises(ValueError, match="front end"):
+        encoder(torch.randn(2, 1, 40, 100))
+
+
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.0, 1.11, 1.25])
+def test_a_warp_moves_a_tone_to_where_that_tone_lies(factor):
+    front, time = FRONT_ENDS["compact"], np.arange(RATE) / RATE
+    tone, moved = (compute(front, torch.from_numpy(np.sin(2 * np.pi * hertz * time)).float()[None])[0].float()
+                   for hertz in (1500, 1500 * factor))
+    matrix = torch.from_numpy(warp_matrix(front, factor))
+    assert torch.allclose(matrix.sum(dim=1), torch.ones(64), atol=1e-6)  # what is alike in all mels stays
+    centres = torch.from_numpy(mel_centres(front))
+    powers = (part[:, 20:80].exp().mean(dim=1).double() for part in (matrix @ tone, moved))
+    where, wanted = ((power * centres).sum() / power.sum() for power in powers)
+    assert float(where) == pytest.approx(float(wanted), rel=0.02)
+    assert factor != 1 or torch.equal(matrix, torch.eye(64))
 
 
 def test_an_encoder_takes_any_length_and_tells_what_it_cannot_take():
@@ -297,8 +334,8 @@ def test_the_notebook_takes_what_its_training_does():
     for name, value in (("augment", "III"), ("front_end", "kye"), ("loss_type", "prototypical"), ("pooling", "max"),
                         ("num_copies", 0)):
         with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
-            check_parameters({name: value}, known, voice.NOTEBOOK)
-    assert check_parameters({"augment": "II"}, known, voice.NOTEBOOK)["augment"] == "II"
+            check_parameters({name: value}, known, NOTEBOOK)
+    assert check_parameters({"augment": "II"}, known, NOTEBOOK)["augment"] == "II"
 
 
 def test_steps_are_read_ahead_one_by_one_and_what_goes_wrong_there_comes_out():
@@ -353,12 +390,17 @@ def test_tasks_never_share_an_utterance_and_are_the_same_for_every_training(voic
                 assert not enrolled & set().union(*(rows[clip] for clip in query.ravel()))
 
 
-def test_a_row_for_each_condition_and_task_tells_what_was_met(voices):
-    experiment = open_voice(voices())
-    rows = voice_tasks.voice_rows(experiment.new_encoder(), experiment.features, experiment.tasks("test"), False)
-    assert [(row["heard"], row["task"]) for row in rows] == [
-        (heard, task) for heard in ("recorded", "changed I", "changed II") for task in voice_tasks.TASKS]
-    assert [row["channel_family"] for row in rows[::3]] == [None, "I", "II"]
+def test_a_row_for_each_condition_task_and_way_of_asking_tells_what_was_met(voices):
+    experiment, ways = open_voice(voices()), (voice_tasks.ONCE, voice_tasks.WARPED, voice_tasks.TRANSDUCTIVE)
+    encoder, tasks = warped(experiment.new_encoder(), FRONT_ENDS["compact"]), experiment.tasks("test")
+    rows = voice_tasks.voice_rows(encoder, experiment.features, tasks, False)
+    assert [(row["heard"], row["task"], row["asked"]) for row in rows] == [
+        (heard, task, way) for heard in ("recorded", "changed I", "changed II") for task in voice_tasks.TASKS
+        for way in ways]
+    assert [row["channel_family"] for row in rows[::9]] == [None, "I", "II"]
+    alone = voice_tasks.voice_accuracy(encoder.encoder, experiment.features("recorded"), tasks)
+    for row in rows[:9:3]:  # asked once is the encoder alone
+        assert row["accuracy"] == pytest.approx(alone[row["task"]].mean())
     for row in rows:
         assert row["episodes"] == next(each["episodes"] for each in rows if each["task"] == row["task"])
         assert row["num_way"] == row["speakers"] == 3 and row["tasks"] == 20
@@ -366,17 +408,32 @@ def test_a_row_for_each_condition_and_task_tells_what_was_met(voices):
         assert np.mean(list(row["by_speaker"].values())) == pytest.approx(row["accuracy"], abs=1e-4)
 
 
+def test_queries_that_lie_together_pull_a_prototype_to_them():
+    """Two people on a circle: the enrolment of the second lies nearer to the first one's queries."""
+    degrees = np.radians([0, 50, 30, 32, 34, 100, 102, 104])
+    episodes = SimpleNamespace(support=np.array([[[0], [1]]]), query=np.array([[[2, 3, 4], [5, 6, 7]]]))
+    embeddings = np.stack([np.cos(degrees), np.sin(degrees)], axis=1)
+    assert identify(torch.from_numpy(embeddings), episodes).tolist() == [[0, 1]]
+    assert voice_tasks.identify_transductively(embeddings, episodes).tolist() == [[1, 1]]
+    assert voice_tasks.identify_transductively(embeddings, episodes, rounds=0).tolist() == [[0, 1]]
+
+
 # What each step brought
 
 
+BESIDE = (voice_ablation.LONGER, voice_ablation.SEVERAL, voice_ablation.TOGETHER, voice_ablation.MASKS)
+
+
 def made_up_results(skip=(), seeds=(0, 1, 2), episodes="abc"):
-    """Each step brings two points for speaker a and four for b; the longest training ten and ten."""
+    """Each step brings two points for speaker a and four for b, beside the steps too; the longest training six more."""
     rows, parameters = [], {}
     steps = {**voice_ablation.STEPS, voice_ablation.MASKS: {"spec_augment": True},
-             voice_ablation.LONGER: {"num_train_iterations": 400, "spec_augment": False}}
+             voice_ablation.LONGER: {"num_train_iterations": 400, "spec_augment": False},
+             voice_ablation.SEVERAL: {"asked": voice_tasks.WARPED},
+             voice_ablation.TOGETHER: {"asked": voice_tasks.TRANSDUCTIVE}}
     for place, (step, changed) in enumerate(steps.items()):
-        parameters = {"num_train_iterations": 100, **parameters, **changed}
-        more = 0.06 if step == voice_ablation.LONGER else 0
+        parameters = {"num_train_iterations": 100, "asked": voice_tasks.ONCE, **parameters, **changed}
+        more = 0.06 if parameters["num_train_iterations"] == 400 else 0
         rows += [{**dict.fromkeys(voice_ablation.BUDGET, 1), **parameters, "seed": seed, "heard": "changed I",
                   "task": "5-way", "episodes": episodes if place < 5 else "abc",
                   "by_speaker": {"a": 0.5 + 0.02 * place + 0.01 * seed, "b": 0.5 + 0.04 * place + 0.01 * seed + more}}
@@ -386,13 +443,14 @@ def made_up_results(skip=(), seeds=(0, 1, 2), episodes="abc"):
 
 def test_each_step_is_paired_with_the_one_before_it():
     lines = voice_ablation.ablation_lines(made_up_results())
-    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.MASKS, voice_ablation.LONGER]
-    assert list(lines["steps_trained"]) == [100] * (len(lines) - 1) + [400]
+    assert list(lines["step"]) == [*voice_ablation.STEPS, *BESIDE]
+    assert list(lines["steps_trained"]) == [100] * len(voice_ablation.STEPS) + [400, 400, 400, 100]
     assert np.isnan(lines["difference"].iloc[0]) and set(lines["seeds"]) == {3} and set(lines["speakers"]) == {2}
     assert lines["accuracy"].iloc[0] == pytest.approx(0.51)
-    assert lines["difference"].iloc[1:-1].to_numpy() == pytest.approx(0.03)
+    each = dict(zip(lines["step"], lines["difference"]))
+    assert [each.pop(voice_ablation.LONGER)] == pytest.approx([2 * 0.03 + 0.03])  # to the last step, not to the masks
+    assert list(each.values())[1:] == pytest.approx([0.03] * (len(each) - 1))
     assert lines["difference_low"].iloc[1] == pytest.approx(0.02)
-    assert lines["difference"].iloc[-1] == pytest.approx(2 * 0.03 + 0.03)  # to the recipe's last step, not to the masks
     table = voice_ablation.ablation_table(lines, "5-way")
     assert table.loc["+ mean removed", "changed I"] == "54.0; +3.0 (+2.0 to +4.0)"
     (axis,) = views.plot_ablation(lines, "5-way").axes
@@ -400,9 +458,9 @@ def test_each_step_is_paired_with_the_one_before_it():
 
 
 def test_steps_that_were_not_run_are_left_out_and_other_tasks_are_refused():
-    lines = voice_ablation.ablation_lines(made_up_results(skip=("+ speeds", voice_ablation.LONGER)))
+    lines = voice_ablation.ablation_lines(made_up_results(skip=("+ speeds", *BESIDE)))
     assert "+ speeds" not in set(lines["step"]) and lines["difference"].iloc[3] == pytest.approx(0.06)
-    few = made_up_results(skip=list(voice_ablation.STEPS)[1:] + [voice_ablation.MASKS, voice_ablation.LONGER])
+    few = made_up_results(skip=[*list(voice_ablation.STEPS)[1:], *BESIDE])
     assert voice_ablation.ablation_lines(few).empty
     with pytest.raises(ValueError, match=r"\+ pairs, changed I, 5-way: the step before met other tasks"):
         voice_ablation.ablation_lines(made_up_results(episodes="other"))
@@ -415,19 +473,23 @@ def test_there_is_no_table_where_nothing_was_run(data_folder):
 def test_the_sweep_trains_the_very_steps_of_the_table(voices):
     runs = read_sweep("voice_ablation", corpus="voices").runs
     results = pd.DataFrame([{**run.parameters, "corpus_fingerprint": "f", "heard": "recorded", "task": "5-way",
-                             "episodes": "e", "by_speaker": {"a": 0.5}} for run in runs])
+                             "asked": way, "episodes": "e", "by_speaker": {"a": 0.5}} for run in runs
+                            for way in (voice_tasks.ONCE, voice_tasks.WARPED, voice_tasks.TRANSDUCTIVE)])
     lines = voice_ablation.ablation_lines(results)
-    assert list(lines["step"]) == [*voice_ablation.STEPS, voice_ablation.MASKS, voice_ablation.LONGER]
-    assert lines["seeds"].sum() == len(runs)
+    assert list(lines["step"]) == [*voice_ablation.STEPS, *BESIDE]
+    trained = lines[~lines["step"].isin([voice_ablation.SEVERAL, voice_ablation.TOGETHER])]
+    assert trained["seeds"].sum() == len(runs)
 
 
 # Pictures and tables
 
 
 def made_up_rows(ways=5):
-    return [{"heard": heard, "task": task, "num_way": ways, "accuracy": value, "low": value - 0.02,
-             "high": value + 0.03} for heard, value in (("recorded", 0.96), ("changed I", 0.8), ("changed II", 0.7))
-            for task in ("5-way 1-shot, 3 s", "5-way 5-shot, 3 s")]
+    return [{"heard": heard, "task": task, "asked": way, "num_way": ways, "accuracy": value - less,
+             "low": value - less - 0.02, "high": value - less + 0.03}
+            for heard, value in (("recorded", 0.96), ("changed I", 0.8), ("changed II", 0.7))
+            for task in ("5-way 1-shot, 3 s", "5-way 5-shot, 3 s")
+            for way, less in ((voice_tasks.ONCE, 0.1), (voice_tasks.WARPED, 0))]
 
 
 def test_a_family_that_was_heard_in_training_is_marked_in_table_and_picture():
@@ -435,8 +497,8 @@ def test_a_family_that_was_heard_in_training_is_marked_in_table_and_picture():
     assert seen_conditions("I") == ["changed I"] and seen_conditions("II") == ["changed II"]
     table = views.voice_table(made_up_rows(), "II")
     assert list(table) == ["recorded", "changed I", "changed II †"]
-    assert table.loc["5-way 1-shot, 3 s", "changed I"] == "80.0 (78.0 to 83.0)"
-    assert list(views.voice_table(made_up_rows(3), "none").index)[0] == "5-way 1-shot, 3 s (of 3 speakers only)"
+    assert table.loc[("5-way 1-shot, 3 s", voice_tasks.WARPED), "changed I"] == "80.0 (78.0 to 83.0)"
+    assert views.voice_table(made_up_rows(3), "none").index[0][0] == "5-way 1-shot, 3 s (of 3 speakers only)"
     (axis,) = views.plot_voice_tasks(made_up_rows(), "II").axes
     assert axis.get_legend_handles_labels()[1] == ["recorded", "changed I", "changed II, heard in training"]
     heights = [container[0].get_ydata().tolist() for container in axis.containers]
@@ -476,13 +538,14 @@ def test_one_clip_is_shown_three_ways_and_at_three_speeds(voices):
 
 
 def made_up_trainings(augments=("both", "II", "I"), seeds=(0, 1, 2)):
-    kept = {name: 1 for name in ("num_copies", "batch_size", "learning_rate", "corpus_fingerprint")}
+    kept = {name: 1 for name in ("num_copies", "width", "batch_size", "learning_rate", "corpus_fingerprint")}
     return pd.DataFrame([
         {**kept, "corpus": "voices", "front_end": "compact", "speed_perturbation": True, "spec_augment": False,
          "pooling": "attentive", "loss_type": "am_softmax", "use_pairs": True, "test_tasks": 50, "augment": augment,
          "num_train_iterations": steps, "seed": seed, "run": f"{augment}{seed}{steps}", "heard": heard, "task": task,
          "wall_seconds": 60.0, "commit": "abc", "synthetic": True,
-         "by_speaker": {"a": 0.5 + steps / 1000, "b": 0.7 + steps / 1000}}
+         "asked": way, "by_speaker": {"a": more + steps / 1000, "b": more + 0.2 + steps / 1000}}
+        for way, more in ((voice_tasks.ONCE, 0.3), (voice_tasks.WARPED, 0.5))
         for augment in augments for seed in seeds for steps in (100, 200)
         for heard in voice_tasks.CONDITIONS for task in voice_tasks.TASKS])
 

@@ -7,19 +7,23 @@ import torch
 
 from speakerlib.data.utterance_episodes import draw_starts
 
-SHORTEST, LONGEST = 100, 250  # frames; a step's clips have one length
+SHORTEST, LONGEST = 100, 250  # frames; a step's clips have one length, or in pairs the second ones another
+SHORTEST_SECOND = 80  # the second clips of pairs are of this length up to that of the first
 MASKED_MELS, MASKED_FRAMES = 10, 20  # of each clip at most (SpecAugment, Park et al. 2019)
 
 
 class VoiceBatch(NamedTuple):
-    """Clip i: voice (a training speaker at one speed), speed and copy (places), utterance, start; all (clips,)."""
+    """Clip i: voice (a training speaker at one speed), speed and copy (places), utterance, start; all (clips,).
+
+    lengths: of all clips, or of the first and of the second half of them; frames.
+    """
 
     voices: np.ndarray
     speeds: np.ndarray
     copies: np.ndarray
     utterances: np.ndarray
     starts: np.ndarray
-    length: int
+    lengths: tuple
 
 
 class VoiceBatches:
@@ -56,23 +60,33 @@ class VoiceBatches:
         utterances = np.stack([random.choice(self.rows[speaker], each, replace=False) for speaker in speakers], axis=1)
         voices, speeds = np.tile(voices, each), np.tile(speeds, each)
         copies = random.choice(len(self.stores[0]), size=len(voices), p=self.shares)
-        length = int(random.integers(SHORTEST // 10, LONGEST // 10 + 1)) * 10
-        lengths = np.array([self.stores[speed][0].lengths[row] for speed, row in zip(speeds, utterances.ravel())])
-        return VoiceBatch(voices, speeds, copies, utterances.ravel(), draw_starts(lengths, length, random), length)
+        lengths = [int(random.integers(SHORTEST // 10, LONGEST // 10 + 1)) * 10]
+        if self.pairs:
+            lengths.append(int(random.integers(SHORTEST_SECOND // 10, lengths[0] // 10 + 1)) * 10)
+        whole = np.array([self.stores[speed][0].lengths[row] for speed, row in zip(speeds, utterances.ravel())])
+        starts = np.concatenate([draw_starts(part, length, random) for part, length in
+                                 zip(np.split(whole, each), lengths)])
+        return VoiceBatch(voices, speeds, copies, utterances.ravel(), starts, tuple(lengths))
 
     def read(self, step):
-        """(frames (clips, 1, mels, length) as the network takes them, voices (clips,)) of a step."""
-        batch = self.draw(step)
-        frames = torch.empty(len(batch.voices), 1, self.stores[0][0].num_mels, batch.length)
-        store = batch.speeds * len(self.stores[0]) + batch.copies
-        for number in np.unique(store):
-            places = np.flatnonzero(store == number)
-            speed, copy = divmod(int(number), len(self.stores[0]))
-            frames[torch.from_numpy(places)] = self.stores[speed][copy].segments(
-                batch.utterances[places], batch.starts[places], batch.length)
+        """([frames (clips, 1, mels, length) as the network takes them, a length each], voices (clips,)) of a step."""
+        batch, random = self.draw(step), np.random.default_rng([self.seed, int(step), 3])
+        halves = np.split(np.arange(len(batch.voices)), len(batch.lengths))
+        parts = [self._cut(batch, places, length) for places, length in zip(halves, batch.lengths)]
         if self.masks:
-            frames = masked(frames, np.random.default_rng([self.seed, int(step), 3]))
-        return frames, torch.from_numpy(batch.voices)
+            parts = [masked(frames, random) for frames in parts]
+        return parts, torch.from_numpy(batch.voices)
+
+    def _cut(self, batch, places, length):
+        """The frames of some clips of a batch: (clips, 1, mels, length)."""
+        frames = torch.empty(len(places), 1, self.stores[0][0].num_mels, length)
+        store = batch.speeds[places] * len(self.stores[0]) + batch.copies[places]
+        for number in np.unique(store):
+            speed, copy = divmod(int(number), len(self.stores[0]))
+            same = places[store == number]
+            frames[torch.from_numpy(same - places[0])] = self.stores[speed][copy].segments(
+                batch.utterances[same], batch.starts[same], length)
+        return frames
 
 
 def masked(frames, random):

@@ -17,7 +17,7 @@ from speakerlib.experiments.records import read_runs
 from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
 from speakerlib.experiments.trial_errors import as_record, errors_by_pair
 from speakerlib.experiments.verify import NOTEBOOK as VERIFICATION
-from speakerlib.experiments.voice import NOTEBOOK as VOICE
+from speakerlib.experiments.voice_weights import NOTEBOOK as VOICE
 
 PROTONET = "05_protonet_training"
 TABLES = ("tables.md", "pretraining.md", "short_utterances.md", "voice.md")  # what chapter 08 writes

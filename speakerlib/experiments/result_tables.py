@@ -26,8 +26,8 @@ from speakerlib.experiments.sweep_files import sweep_path
 from speakerlib.experiments.tables import markdown
 from speakerlib.experiments.transfer import NOTEBOOK as PROTONET
 from speakerlib.experiments.verify import NOTEBOOK as VERIFICATION
-from speakerlib.experiments.voice import NOTEBOOK as VOICE
 from speakerlib.experiments.voice_tasks import CONDITIONS, TASKS
+from speakerlib.experiments.voice_weights import NOTEBOOK as VOICE
 
 
 @dataclass(frozen=True)

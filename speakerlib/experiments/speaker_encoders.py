@@ -20,8 +20,8 @@ from speakerlib.experiments.records import Run, run_folder
 from speakerlib.experiments.short_utterance import NOTEBOOK as SHORT_UTTERANCES
 from speakerlib.experiments.short_utterance import build_short_utterance_encoder
 from speakerlib.experiments.transfer import NOTEBOOK as PROTONET
-from speakerlib.experiments.voice import NOTEBOOK as VOICE
-from speakerlib.experiments.voice import build_voice_encoder
+from speakerlib.experiments.voice_weights import NOTEBOOK as VOICE
+from speakerlib.experiments.voice_weights import build_encoder as build_voice_encoder
 from speakerlib.models.encoders import build_encoder
 from speakerlib.models.resnet import ResNetEncoder, load_kye_checkpoint
 
@@ -112,8 +112,9 @@ def _of_voice(run):
     facts = run.record["speaker_encoder"]
     _require_unchanged(run, facts["front_end"], identifier(utterance_front_end(facts["front_end"])),
                        facts["front_end_identifier"])
-    encoder = build_voice_encoder(facts["num_mels"], facts["pooling"])
-    return encoder, {**facts, "sha256": _load(encoder, run.folder / "encoder.safetensors")}
+    encoder = build_voice_encoder({name: str(value) for name, value in facts.items()})
+    digest = _load(encoder.encoder, run.folder / "encoder.safetensors")
+    return encoder, {**facts, "dim": encoder.dim, "sha256": digest}
 
 
 def _of_protonet(run):

@@ -19,10 +19,10 @@ from speakerlib.data.voice_batches import VoiceBatches
 from speakerlib.experiments.checkpoints import save_weights
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.experiments.voice_tasks import CONDITIONS, draw_voice_tasks, voice_accuracy
+from speakerlib.experiments.voice_weights import warped
 from speakerlib.models.short_utterance_objectives import SCALE, additive_margin_loss, angular_prototypical_loss
-from speakerlib.models.voice import VoiceEncoder
+from speakerlib.models.voice import CHANNELS, WIDTH, VoiceEncoder
 
-NOTEBOOK = "10_voice_training"
 AUGMENTS = ("none", *FAMILIES, "both")
 LOSS_TYPES = ("softmax", "am_softmax")
 RECORDED_SHARE = 0.3  # how often a clip of a batch is as recorded, where training hears channels too
@@ -123,12 +123,11 @@ class Voice:
     def new_encoder(self):
         """An encoder with the random weights of the seed."""
         torch.manual_seed(self.settings.seed)
-        return build_voice_encoder(utterance_front_end(self.settings.front_end).num_mels, self.settings.pooling)
-
-
-def build_voice_encoder(num_mels, pooling):
-    """A new VoiceEncoder. ValueError for an unknown pooling."""
-    return VoiceEncoder(num_mels, pooling=pooling)
+        mels, width = utterance_front_end(self.settings.front_end).num_mels, self.settings.width
+        if not 0.25 <= width <= 8:
+            raise ValueError(f"width={width}: expected 0.25 to 8 times the channels of the encoder that ships.")
+        channels = [round(width * count) for count in CHANNELS]
+        return VoiceEncoder(mels, channels, round(width * WIDTH), pooling=self.settings.pooling)
 
 
 def open_voice(settings):
@@ -149,14 +148,14 @@ def open_voice(settings):
 
 
 def train_voice(experiment, run, on_progress=None):
-    """Trains, or goes on training, in the run's folder. Returns (encoder with the best weights, history).
+    """Trains, or goes on training, in the run's folder. Returns (WarpedEncoder of the best weights, history).
 
     The loss of a batch is the softmax over training voices, with an additive margin that grows over the first
     WARM_MARGIN of the steps, and with use_pairs the angular prototypical loss between the first and second clips. The
     weights that are kept are those with the highest mean accuracy on validation speakers, over three conditions and the
-    tasks with clips of 3 s. The run's folder then has encoder.safetensors: the encoder alone, with what a reader of it
-    has to know. Batches are read in a thread beside the training; `waited` in the record is the share of its time that
-    the training waited for them.
+    tasks with clips of 3 s, heard as they are. The run's folder then has encoder.safetensors: the encoder alone, with
+    its warps and what a reader of it has to know. Batches are read in a thread beside the training; `waited` in the
+    record is the share of its time that the training waited for them.
     """
     settings, batches = experiment.settings, experiment.batches
     network = VoiceNetwork(experiment.new_encoder(), batches.num_voices)
@@ -166,8 +165,8 @@ def train_voice(experiment, run, on_progress=None):
 
     def compute_loss(model, step):
         device = next(model.parameters()).device
-        frames, voices = (part.to(device) for part in ahead(step))
-        embeddings = model(frames).float()
+        parts, voices = ahead(step)
+        embeddings, voices = torch.cat([model(frames.to(device)).float() for frames in parts]), voices.to(device)
         margin = MARGIN * min(1.0, step / max(1, WARM_MARGIN * total)) if settings.loss_type == "am_softmax" else 0.0
         loss, accuracy = additive_margin_loss(embeddings, voices, model.weight, margin, SCALE)
         told = {"global_loss": loss, "training_accuracy": accuracy}
@@ -201,16 +200,17 @@ def train_voice(experiment, run, on_progress=None):
                 clip=LARGEST_GRADIENT,
                 on_progress=on_progress,
                 data={"front_end": identifier(stores["recorded"].front_end), "corpus": experiment.corpus.fingerprint,
-                      **{name: getattr(settings, name) for name in _TRAINED_ON}},
+                      "encoder_width": settings.width, **{name: getattr(settings, name) for name in _TRAINED_ON}},
             )
     except KeyboardInterrupt:
         run.pause()
         raise
     load_weights(network, run.folder / "best.safetensors")
+    encoder = warped(network.encoder, utterance_front_end(settings.front_end))
     if not run.is_complete:
         run.write(waited=round(ahead.waited / (perf_counter() - began), 4))
-        _keep_encoder(experiment, network.encoder, run, history)
-    return network.encoder, history
+        _keep_encoder(experiment, encoder, run, history)
+    return encoder, history
 
 
 class ReadAhead:
@@ -242,13 +242,15 @@ class ReadAhead:
 def _keep_encoder(experiment, encoder, run, history):
     """Writes encoder.safetensors, and its facts into the record."""
     settings, tested = experiment.settings, history.dropna(subset="validation_accuracy")
-    facts = {"encoder": "voice", "channels": ",".join(map(str, encoder.channels)), "width": encoder.width,
+    inner = encoder.encoder
+    facts = {"encoder": "voice", "channels": ",".join(map(str, inner.channels)), "width": inner.width,
+             "warps": ",".join(map(str, encoder.warps)),
              "front_end": settings.front_end,
              "front_end_identifier": identifier(utterance_front_end(settings.front_end)),
-             "num_mels": encoder.num_mels, "dim": encoder.dim,
+             "num_mels": inner.num_mels, "dim": inner.dim,
              **{name: getattr(settings, name) for name in _TRAINED_ON},
              "corpus": experiment.corpus.name, "synthetic": bool(experiment.corpus.synthetic),
              "step": int(tested.loc[tested["validation_accuracy"].idxmax(), "step"]), "run": run.folder.name}
-    save_weights(encoder.state_dict(), run.folder / "encoder.safetensors",
+    save_weights(inner.state_dict(), run.folder / "encoder.safetensors",
                  metadata={name: str(value) for name, value in facts.items()})
     run.write(speaker_encoder=facts)

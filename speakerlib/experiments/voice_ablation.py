@@ -5,7 +5,8 @@ import pandas as pd
 
 from speakerlib.experiments.comparison import interval_over_speakers_and_seeds
 from speakerlib.experiments.records import read_results
-from speakerlib.experiments.voice import NOTEBOOK
+from speakerlib.experiments.voice_tasks import ONCE, TRANSDUCTIVE, WARPED
+from speakerlib.experiments.voice_weights import NOTEBOOK
 
 STEPS = {  # each has all that those above it have; none has masks
     "softmax, speech as recorded": {"front_end": "log_mel", "augment": "none", "speed_perturbation": False,
@@ -18,9 +19,10 @@ STEPS = {  # each has all that those above it have; none has masks
     "+ pairs": {"use_pairs": True},
     "+ attention": {"pooling": "attentive"},
 }
-MASKS = "tried: masks"  # beside the recipe, not part of it; compared with its last step, as LONGER is
-LONGER = "+ longer training"
-BUDGET = ["corpus", "corpus_fingerprint", "num_copies", "batch_size", "learning_rate", "test_tasks"]
+LONGER = "+ longer training"  # compared with the last of STEPS, as MASKS is
+SEVERAL = "+ asked at several warps"  # of the longest training
+MASKS, TOGETHER = "tried: masks", "tried: all queries at once"  # not of the recipe; TOGETHER compared with SEVERAL
+BUDGET = ["corpus", "corpus_fingerprint", "num_copies", "width", "batch_size", "learning_rate", "test_tasks"]
 COLUMNS = ["step", "steps_trained", "heard", "task", "seeds", "speakers", "accuracy", "low", "high", "difference",
            "difference_low", "difference_high"]
 
@@ -34,21 +36,23 @@ def read_ablation(corpus):
 
 
 def ablation_lines(results):
-    """A row for each step of STEPS that was run, condition and task: COLUMNS; none where fewer than two were.
+    """A row for each step that was run, condition and task: COLUMNS; none where fewer than two of STEPS were.
 
     results: rows of read_results("10_voice_training") of one corpus. Runs are compared that share BUDGET and the number
-    of steps of training (those with most cases are taken); LONGER is the last step trained longest. accuracy: over
-    seeds and speakers, low to high its 95 % bootstrap interval over both. difference: to the step before, paired by
-    seed and speaker on the same tasks, NaN for the first and without a common seed. ValueError if tasks differ.
+    of steps of training (those with most cases are taken); LONGER is the last step trained longest. Clips are asked
+    about once but in SEVERAL and TOGETHER (see voice_tasks). accuracy: over seeds and speakers, low to high its 95 %
+    bootstrap interval over both. difference: to the step before, paired by seed and speaker on the same tasks, NaN for
+    the first and without a common seed. ValueError if tasks differ.
     """
     best = []
+    results = results if "asked" in results else results[:0].assign(asked=None)
     for _, group in results.groupby(BUDGET, sort=False):
         for count in sorted(group["num_train_iterations"].unique()):
             found = _found(group, count)
             if len(found) > max(1, len(best)):
                 best = found
-    lines, before = [], None
-    for step, rows in best:
+    lines = []
+    for step, rows, before in best:
         for (heard, task), part in rows.groupby(["heard", "task"], sort=False):
             values, earlier = _by_speaker(part), None
             if before is not None:
@@ -58,7 +62,6 @@ def ablation_lines(results):
                           "task": task, "seeds": len(values), "speakers": values.shape[1],
                           "accuracy": float(values.to_numpy().mean()), "low": low, "high": high,
                           **_difference(part, earlier, f"{step}, {heard}, {task}")})
-        before = rows if step in STEPS else before
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -88,20 +91,22 @@ def ablation_caption(lines, results, task):
 
 
 def _found(group, count):
-    """[(step, rows)] of the steps that were trained for so many iterations, in order, and the longest last one."""
-    found, wanted = [], {}
+    """[(step, rows, rows of what it is compared with)] of the steps that were trained for so many iterations."""
+    found, wanted, last = [], {}, None
     for step, changed in STEPS.items():
         wanted |= changed
-        rows = _chosen(group, {**wanted, "num_train_iterations": count})
+        rows = _chosen(group, {**wanted, "num_train_iterations": count, "asked": ONCE})
         if len(rows):
-            found.append((step, rows))
-    longest = _chosen(group, wanted)["num_train_iterations"].max()
-    for step, changed in ((MASKS, {"spec_augment": True, "num_train_iterations": count}),
-                          (LONGER, {"num_train_iterations": longest})):
-        rows = _chosen(group, {**wanted, **changed})
-        if found and len(rows) and (step == MASKS or longest > count):
-            found.append((step, rows))
-    return found
+            found.append((step, rows, last))
+            last = rows
+    if not found or found[-1][0] != list(STEPS)[-1]:
+        return found
+    longest = {**wanted, "num_train_iterations": _chosen(group, wanted)["num_train_iterations"].max()}
+    once, several, together = (_chosen(group, {**longest, "asked": asked}) for asked in (ONCE, WARPED, TRANSDUCTIVE))
+    masked = _chosen(group, {**wanted, "spec_augment": True, "num_train_iterations": count, "asked": ONCE})
+    others = ((LONGER, once[once["num_train_iterations"] > count], last), (SEVERAL, several, once),
+              (TOGETHER, together, several), (MASKS, masked, last))
+    return found + [each for each in others if len(each[1])]
 
 
 def _chosen(rows, wanted):

@@ -7,12 +7,12 @@ import pandas as pd
 
 from speakerlib.experiments.comparison import interval_over_speakers_and_seeds
 from speakerlib.experiments.tables import cost
-from speakerlib.experiments.voice_tasks import CONDITIONS, TASKS
+from speakerlib.experiments.voice_tasks import CONDITIONS, TASKS, WARPED
 
 TRAINED = {"both": "both families", "II": "family II alone", "I": "family I alone"}  # augment: what it is called
 SEEN = " †"  # of a condition whose family of channels was heard in training: no evidence for other microphones
-_RECIPE = ["corpus", "corpus_fingerprint", "front_end", "num_copies", "speed_perturbation", "spec_augment", "pooling",
-           "loss_type", "use_pairs", "batch_size", "learning_rate", "test_tasks"]
+_RECIPE = ["corpus", "corpus_fingerprint", "front_end", "num_copies", "speed_perturbation", "spec_augment", "width",
+           "pooling", "loss_type", "use_pairs", "batch_size", "learning_rate", "test_tasks"]
 _PRETRAINED = {  # measured once on 40 other speakers of the same source, 5-way with clips of 3 s, channels of family I
     "recorded": {"5-way 1-shot, 3 s": "98.5", "5-way 5-shot, 3 s": "99.9"},
     "changed I": {"5-way 1-shot, 3 s": "70.9", "5-way 5-shot, 3 s": "92.1"},
@@ -28,9 +28,11 @@ def voice_grids(results):
     """Recipes that were trained through both families: [(recipe, lines, rows)], most runs first.
 
     results: rows of read_results("10_voice_training"). Of a recipe and a family, the longest training counts. lines: a
-    row for each augment, heard and task: seeds, speakers, accuracy over both, its 95 % bootstrap interval over both.
+    row for each augment, heard and task, asked at several warps: seeds, speakers, accuracy over both, its 95 %
+    bootstrap interval over both.
     """
     grids = []
+    results = results[results["asked"] == WARPED] if "asked" in results else results[:0]
     for values, group in results[results["augment"].isin(TRAINED)].groupby(_RECIPE, sort=False) if len(results) else ():
         longest = group.groupby("augment")["num_train_iterations"].transform("max")
         group = group[group["num_train_iterations"] == longest]

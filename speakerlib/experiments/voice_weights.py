@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from speakerlib.data.files import data_folder, project_folder
 from speakerlib.data.front_ends import FRONT_ENDS, FrontEnd, front_end, identifier
+from speakerlib.data.speeds import warp_matrix
 from speakerlib.experiments.checkpoints import check_weights, save_weights
-from speakerlib.models.voice import VoiceEncoder
+from speakerlib.models.voice import WARPS, VoiceEncoder, WarpedEncoder
 
 NOTEBOOK = "10_voice_training"
 SHIPPED_WEIGHTS = project_folder() / "speakerlib" / "weights" / "voice.safetensors"
@@ -28,7 +30,7 @@ class VoiceWeights:
     """
 
     path: Path
-    encoder: VoiceEncoder
+    encoder: WarpedEncoder
     front_end: FrontEnd
     facts: dict
     calibration: dict | None
@@ -49,23 +51,35 @@ def read_voice_weights(weights=None):
                          f"of chapter 10: speakerlib run {NOTEBOOK}")
     front = _front_end(path, facts)
     try:
-        encoder = VoiceEncoder(**_arguments(facts))
+        encoder = build_encoder(facts)
         calibration = json.loads(facts.pop("calibration", "null"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} has a header that cannot be read: {error}. Train or export it again.") from error
-    check_weights(encoder, tensors, path)
+    check_weights(encoder.encoder, tensors, path)
     if wrong := [name for name, values in tensors.items() if not torch.isfinite(values).all()]:
         raise ValueError(f"{path} holds weights that are not finite, in {wrong[0]}. Did the training diverge?")
-    encoder.load_state_dict(tensors)
+    encoder.encoder.load_state_dict(tensors)
     encoder.eval().requires_grad_(False)
     return VoiceWeights(path, encoder, front, facts, calibration, weights_digest(encoder, front))
 
 
+def build_encoder(facts):
+    """A new WarpedEncoder by the texts of a header. ValueError for one that cannot be built."""
+    return warped(VoiceEncoder(**_arguments(facts)), FRONT_ENDS[facts["front_end"]], _warps(facts))
+
+
+def warped(encoder, front_end, warps=WARPS):
+    """WarpedEncoder of an encoder of frames of this FrontEnd, in its mode: how an encoder of voices is asked."""
+    matrices = np.stack([warp_matrix(front_end, factor) for factor in warps])
+    return WarpedEncoder(encoder, warps, matrices).train(encoder.training)
+
+
 def voice_header(encoder, front, **facts):
-    """The header of a file of this encoder, names to texts: all that builds it, its front end, and further facts."""
+    """The header of a file of this WarpedEncoder, names to texts: all that builds it, its front end, further facts."""
     front = front_end(front)
-    arguments = {name: getattr(encoder, name) for name in inspect.signature(VoiceEncoder).parameters}
-    known = {"encoder": "voice", **arguments, "front_end": front.name, "front_end_identifier": identifier(front)}
+    arguments = {name: getattr(encoder.encoder, name) for name in inspect.signature(VoiceEncoder).parameters}
+    known = {"encoder": "voice", **arguments, "warps": encoder.warps, "front_end": front.name,
+             "front_end_identifier": identifier(front)}
     return {name: _text(value) for name, value in {**facts, **known}.items()}
 
 
@@ -87,7 +101,7 @@ def keep_calibration(path, calibration, output=None):
     if calibration["weights"] != found.digest:
         raise ValueError(f"{path} has the weights {found.digest[:8]}, and the calibration was found for "
                          f"{calibration['weights'][:8]}. Calibrate these: calibrate(read_voice_weights(path), corpus)")
-    save_weights(found.encoder.state_dict(), output or found.path,
+    save_weights(found.encoder.encoder.state_dict(), output or found.path,
                  {**found.facts, "calibration": json.dumps(calibration, sort_keys=True)})
 
 
@@ -140,6 +154,13 @@ def _arguments(facts):
             arguments[name] = (tuple(int(part) for part in text.split(",")) if kind is tuple else
                                text == "True" if kind is bool else kind(text))
     return arguments
+
+
+def _warps(facts):
+    warps = tuple(float(text) for text in facts.get("warps", "1").split(","))
+    if len(warps) % 2 == 0 or warps[len(warps) // 2] != 1 or not all(0.5 <= warp <= 2 for warp in warps):
+        raise ValueError(f"warps={facts['warps']!r}; expected an odd number of factors from 0.5 to 2, 1 in the middle")
+    return warps
 
 
 def _text(value):

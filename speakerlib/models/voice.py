@@ -1,4 +1,4 @@
-"""The encoder of chapter 09: a small residual network over clips of any length, pooled by attention."""
+"""The encoder of chapter 09: a small residual network over clips of any length, that hears each at several warps."""
 
 import torch
 from torch import nn
@@ -7,6 +7,8 @@ from torch.nn import functional
 from speakerlib.models.norms import BatchNorm2d
 
 POOLINGS = ("attentive", "mean")
+CHANNELS, WIDTH = (16, 24, 32, 48), 88
+WARPS = (0.9, 1.0, 1.11)  # times all frequencies
 STRIDES = ((1, 1), (2, 1), (2, 2), (1, 1))  # of the blocks, in mels and frames; the stem has halved both
 
 
@@ -19,7 +21,7 @@ class VoiceEncoder(nn.Module):
     "mean" (every frame counts alike). 132,804 parameters with the defaults.
     """
 
-    def __init__(self, num_mels=64, channels=(16, 24, 32, 48), width=88, dim=128, pooling="attentive"):
+    def __init__(self, num_mels=64, channels=CHANNELS, width=WIDTH, dim=128, pooling="attentive"):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r}: expected one of {', '.join(POOLINGS)}.")
@@ -57,6 +59,33 @@ class VoiceEncoder(nn.Module):
         mean = (weights * values).sum(dim=2)
         deviation = ((weights * values.square()).sum(dim=2) - mean.square()).clamp_min(1e-5).sqrt()
         return torch.cat([mean, deviation], dim=1)
+
+
+class WarpedEncoder(nn.Module):
+    """An encoder of voices that hears each clip with its frequencies lowered, as they are, and raised.
+
+    Who is alike as they are, and also as smaller and as larger people, is more surely the same person. forward:
+    (batch, 1, num_mels, frames), each mel's mean over them removed -> (batch, warps * dim), of unit length: the
+    encoder's embeddings of unit length side by side. warps: factors, an odd number of them with 1 in the middle;
+    matrices: (warps, num_mels, num_mels), of each factor that of speakerlib.data.speeds.warp_matrix. (In training such
+    warps are vocal tract length perturbation, Jaitly and Hinton 2013.)
+    """
+
+    def __init__(self, encoder, warps, matrices):
+        super().__init__()
+        self.encoder, self.warps = encoder, tuple(warps)
+        self.register_buffer("matrices", torch.as_tensor(matrices, dtype=torch.float32))
+        self.num_mels, self.dim = encoder.num_mels, len(matrices) * encoder.dim
+
+    def forward(self, frames):
+        if frames.ndim != 4 or frames.shape[1:3] != (1, self.num_mels):
+            return self.encoder(frames)  # which says what it expects
+        parts = [functional.normalize(self.encoder(matrix @ frames), dim=1) for matrix in self.matrices]
+        return torch.cat(parts, dim=1) / len(parts) ** 0.5
+
+    def once(self, embeddings):
+        """What the encoder alone makes of the clips, of embeddings (clips, warps * dim) of this one."""
+        return embeddings.unflatten(1, (len(self.matrices), -1))[:, len(self.matrices) // 2]
 
 
 class ResidualBlock(nn.Module):

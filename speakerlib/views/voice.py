@@ -7,6 +7,7 @@ import torch
 from speakerlib.data.front_ends import front_end, normalise
 from speakerlib.data.speeds import at_speed
 from speakerlib.experiments.voice_table import SEEN, TRAINED, seen_conditions
+from speakerlib.experiments.voice_tasks import WARPED
 from speakerlib.views.explorer import changed, clip, features_of, in_a_room
 from speakerlib.views.spectrograms import DECIBELS, plot_spectrogram
 from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure
@@ -90,7 +91,7 @@ def plot_voice_training(history, title=None, reference=None, split="validation")
 
 
 def voice_table(rows, augment):
-    """The tasks by condition as strings, `91.7 (89.0 to 94.1)`: accuracy and its 95 % interval over test speakers.
+    """Tasks and ways of asking by condition as strings, `91.7 (89.0 to 94.1)`: accuracy, 95 % over test speakers.
 
     rows: of voice_rows; augment: what training heard, for the daggers.
     """
@@ -98,16 +99,18 @@ def voice_table(rows, augment):
     for row in rows:
         column = row["heard"] + SEEN * (row["heard"] in seen)
         texts = table.setdefault(column, {})
-        texts[_task(row)] = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * row[name] for name in ("accuracy", "low",
-                                                                                              "high")))
-    return pd.DataFrame(table).rename_axis("accuracy, %")
+        values = (100 * row[name] for name in ("accuracy", "low", "high"))
+        texts[_task(row), row["asked"]] = "{:.1f} ({:.1f} to {:.1f})".format(*values)
+    return pd.DataFrame(table).rename_axis(["accuracy, %", "asked"])
 
 
 def plot_voice_tasks(rows, augment, title=None):
-    """Accuracy of each task in each condition, with the interval over test speakers and chance; returns the figure.
+    """Accuracy of each task in each condition, asked at several warps; returns the figure.
 
-    Hollow marks are of channels that training heard. rows: of voice_rows.
+    With the interval over test speakers, and chance. Hollow marks are of channels that training heard. rows: of
+    voice_rows.
     """
+    rows = [row for row in rows if row["asked"] == WARPED]
     tasks, conditions = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "heard"))
     figure, axis = new_figure(2.6 * len(tasks) + 1.6, 4)
     for place, condition in enumerate(conditions):
