@@ -78,6 +78,7 @@ def check_corpora():
 def check_features():
     """Every feature folder opens; one that is not finished goes on from where it stopped."""
     from speakerlib.data.features import FeatureStore
+    from speakerlib.data.utterance_features import UtteranceFeatures
 
     root = files.data_folder() / "features"
     folders = sorted(path for path in root.glob("*/*") if path.is_dir())
@@ -85,7 +86,7 @@ def check_features():
     for folder in folders:
         name = folder.relative_to(root).as_posix()
         try:
-            FeatureStore.open(folder)
+            (UtteranceFeatures if (folder / "utterances.parquet").exists() else FeatureStore.open)(folder)
         except FileNotFoundError:
             unfinished.append(name)
         except (OSError, RuntimeError, ValueError) as error:

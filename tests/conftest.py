@@ -21,6 +21,12 @@ def data_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def workbook_data(tmp_path_factory):
+    """The data folder of the notebooks' tests; those with a browser come after them and find their runs."""
+    return tmp_path_factory.mktemp("workbook") / "data"
+
+
+@pytest.fixture(scope="session")
 def so762():
     """The folder of real speech; the test is skipped where it is absent."""
     if not (SO762 / "speech").is_dir():
@@ -39,5 +45,5 @@ def pretend(monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    """Fast tests first."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Fast tests first, those with a browser last."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, "browser" in item.path.parts))

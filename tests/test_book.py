@@ -56,7 +56,8 @@ def test_the_book_is_read_without_a_network_or_a_kernel(executed, capsys):
         assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:)?//", text)
     assert PICTURE in page and book.WIDGET not in page and "0/600" not in page
     assert page.count("JupyterLab shows sliders") == 1 and "IntSlider" not in page
-    assert page.count("<math") == 2 and 'display="block"' in page and "<mfrac" in page and "a $b$ c" in page
+    assert page.count("<math") == 2 and 'display="block"' in page and "a $b$ c" in page
+    assert "<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac>" in page  # still one in the other
     assert 'href="08_result_tables.html"' in page and ".ipynb" not in page
 
 

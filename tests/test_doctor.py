@@ -3,9 +3,14 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from speakerlib import doctor, installation
+from speakerlib.data.audio import write_audio
+from speakerlib.data.corpora import import_corpus
+from speakerlib.data.features import prepare_features
+from speakerlib.data.utterance_features import prepare_utterance_features
 from speakerlib.doctor import FAIL, OK, WARN
 
 
@@ -149,6 +154,19 @@ def test_features(data_folder):
     (folder / "index.json").write_text("{")
     status, text, advice = doctor.check_features()
     assert status == FAIL and "demo/compact-recorded-01234567" in text and "delete" in advice
+
+
+def test_features_of_segments_and_of_whole_utterances_open(data_folder, tmp_path):
+    for speaker in range(3):
+        noise = np.random.default_rng(speaker).normal(scale=0.1, size=32000).astype(np.float32)
+        write_audio(tmp_path / "audio" / f"s{speaker}" / "1.wav", noise)
+    corpus = import_corpus(tmp_path / "audio", name="noises", progress=False)
+    prepare_features(corpus, progress=False)
+    whole = prepare_utterance_features(corpus, progress=False)
+    assert doctor.check_features()[:2] == (OK, f"2 folders, {doctor._size(data_folder / 'features')}")
+    (whole.folder / "utterances.parquet").write_bytes(b"torn")
+    status, text, _ = doctor.check_features()
+    assert status == FAIL and whole.folder.name in text
 
 
 def test_notebooks_and_the_kernel_that_runs_them(monkeypatch, tmp_path):

@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from clean_outputs import unclean
 
 from speakerlib.data.demo_corpus import demo_corpus
 from speakerlib.data.files import project_folder, read_json
 from speakerlib.experiments.parameters import notebook_path
-from speakerlib.experiments.workbook import STEPS, run_notebook, run_workbook
+from speakerlib.experiments.workbook import STEPS, place_of, run_notebook, run_workbook
 
 NOTEBOOKS = (
     "00_start_here",
@@ -31,10 +32,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(workbook_data):
     """A data folder with the demo corpus as it ships, shared by the tests of this module."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("SPEAKERLIB_DATA", str(tmp_path_factory.mktemp("data")))
+    patch.setenv("SPEAKERLIB_DATA", str(workbook_data))
     yield demo_corpus(progress=False)
     patch.undo()
 
@@ -89,13 +90,16 @@ def test_a_changed_parameter_reaches_the_notebook_and_a_second_run_finds_it_done
     ):
         folder, ran = run_notebook(notebook, parameters)
         assert ran and read_json(folder / "run.json")["status"] == "complete"
+        assert unclean(folder / "executed.ipynb") == []
     folder, _ = run_notebook("08_result_tables", {"corpus": "demo"})
+    assert unclean(folder / "executed.ipynb") == []
     assert "3-way 1-shot" in (folder / "tables.md").read_text(encoding="utf-8")
 
 
 def test_an_autoencoder_of_chapter_04_is_where_chapter_05_starts(demo):
     pretrained, _ = run_notebook("04_mae_pretraining", QUICK_TRAINING)
     folder, _ = run_notebook("05_protonet_training", {"num_support": 1, "init": pretrained.name, **QUICK})
+    assert unclean(pretrained / "executed.ipynb") + unclean(folder / "executed.ipynb") == []
     record = read_json(folder / "run.json")
     assert record["status"] == "complete" and record["parameters"]["init"] == pretrained.name
     assert folder != run_notebook("05_protonet_training", {"num_support": 1, **QUICK})[0]
@@ -105,6 +109,7 @@ def test_an_encoder_of_chapter_06_is_what_chapter_07_judges(demo):
     trained, _ = run_notebook("06_short_utterance_training", {"loss_type": "softmax", **QUICK})
     assert (trained / "encoder.safetensors").exists()
     folder, _ = run_notebook("07_verification_and_identification", {**QUICK_JUDGEMENT, "init": trained.name})
+    assert unclean(trained / "executed.ipynb") + unclean(folder / "executed.ipynb") == []
     record = read_json(folder / "run.json")
     assert record["status"] == "complete" and record["speaker_encoder"]["run"] == trained.name
     assert {row["task"] for row in record["result"]} == {"verification", "identification"}
@@ -152,3 +157,6 @@ def test_the_workbook_runs_on_real_speech_and_then_finds_it_done(so762, demo, mo
     assert "5-way 5-shot, recorded:" in first and "real speech" in first
     run_workbook("so762")
     assert capsys.readouterr().out.count("done already") == len(STEPS)
+    folders = [place_of(name, {"corpus": "so762", **parameters})[2] for name, parameters in quick]
+    assert {folder.parent.name for folder in folders} == set(NOTEBOOKS)
+    assert [found for folder in folders for found in unclean(folder / "executed.ipynb")] == []

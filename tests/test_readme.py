@@ -15,6 +15,7 @@ from speakerlib.experiments.records import read_results, read_runs
 from speakerlib.experiments.result_tables import result_tables
 
 README = (project_folder() / "README.md").read_text(encoding="utf-8")
+FINDINGS = (project_folder() / "figures" / "findings.md").read_text(encoding="utf-8")  # the same at length
 RECORDS = sorted((project_folder() / "figures").glob("*/records/*.json"))
 
 
@@ -28,6 +29,22 @@ def committed(data_folder):
         folder.mkdir(parents=True)
         shutil.copy(path, folder / "run.json")
     return data_folder
+
+
+def section(text, heading):
+    """What stands under a heading, up to the next one of its level or above."""
+    level = len(heading) - len(heading.lstrip("#"))
+    return re.split(rf"\n#{{1,{level}}} ", text.partition(f"\n{heading}\n")[2])[0]
+
+
+def intervals(text):
+    """Differences with their intervals, as text."""
+    return re.findall(r"[+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", text)
+
+
+def of_objectives():
+    """The differences of the published table of objectives."""
+    return intervals((project_folder() / "figures" / "so762" / "short_utterances.md").read_text(encoding="utf-8"))
 
 
 def test_tables_are_those_of_the_committed_records(committed, tmp_path):
@@ -50,11 +67,13 @@ def test_what_pretraining_brings_is_that_of_the_committed_records(committed, tmp
     tables.write_markdown(tmp_path / "pretraining.md", made)
     published = (project_folder() / "figures" / "so762" / "pretraining.md").read_text()
     assert (tmp_path / "pretraining.md").read_text() == published
-    shown = README.partition("### Does pretraining help?")[2].partition("\n### ")[0]
-    rows = [line for line in shown.splitlines() if line.startswith("| ")]
-    assert len(rows) > 6 and all(row in published for row in rows)
-    told = re.findall(r"[+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)", shown)
-    assert len(told) > 8 and all(difference in published for difference in told)
+    for part, least_rows, least_told in ((section(FINDINGS, "## Does pretraining help?"), 7, 9),
+                                         (section(README, "### Does pretraining help?"), 6, 9),
+                                         (section(README, "## What it found"), 0, 1)):
+        rows = [line for line in part.splitlines() if line.startswith("| ")]
+        assert len(rows) >= least_rows and all(row in published for row in rows)
+        told = [each for each in intervals(part) if each not in of_objectives()]
+        assert len(told) >= least_told and all(difference in published for difference in told)
 
 
 def test_what_objectives_bring_is_that_of_the_committed_records(committed, tmp_path):
@@ -62,14 +81,14 @@ def test_what_objectives_bring_is_that_of_the_committed_records(committed, tmp_p
     tables.write_markdown(tmp_path / "so762.md", [(each.caption, each.table) for each in made])
     published = (project_folder() / "figures" / "so762" / "short_utterances.md").read_text()
     assert (tmp_path / "so762.md").read_text() == published
-    shown = README.partition("### Who is it, from one second?")[2].partition("\n### ")[0]
-    rows = [line for line in shown.splitlines() if line.startswith("| ")]
-    assert len(rows) > 6 and all(row in published for row in rows)
     of_demo = "\n".join(each.markdown for each in result_tables("objectives", "demo"))
     assert of_demo == (project_folder() / "figures" / "demo" / "objectives.md").read_text()
-    published += of_demo
-    told = re.findall(r"[+-]?\d+\.\d \([+-]?\d+\.\d to [+-]?\d+\.\d\)", shown)
-    assert len(told) > 8 and all(value in published for value in told)
+    for part, least_rows in ((section(FINDINGS, "## Who is it, from one second?"), 7),
+                             (section(README, "### Who is it, from one second?"), 7)):
+        rows = [line for line in part.splitlines() if line.startswith("| ")]
+        assert len(rows) >= least_rows and all(row in published for row in rows)
+        told = re.findall(r"[+-]?\d+\.\d \([+-]?\d+\.\d to [+-]?\d+\.\d\)", part)
+        assert len(told) > 8 and all(value in published + of_demo for value in told)
 
 
 def test_what_voices_reach_is_that_of_the_committed_records(committed, tmp_path):
@@ -103,7 +122,7 @@ def test_the_trap_of_the_learning_rate_is_told_by_the_committed_records(committe
         values = [100 * row["accuracy"] for result in rows["result"] for row in result
                   if (row["condition"], row["test_length"], row["num_way"]) == ("recorded", 200, 20)]
         told = "{:.1f}, {:.1f} and {:.1f} %".format(*values)
-        assert told in README and told in text
+        assert told in FINDINGS and told in text
 
 
 def test_the_numbers_in_the_text_are_those_of_the_committed_records(committed):
@@ -118,7 +137,7 @@ def test_the_numbers_in_the_text_are_those_of_the_committed_records(committed):
             for row in record.get("beside_scratch", {"rows": ()})["rows"]:
                 if (row["num_way"], row["num_support"]) == (5, shots):
                     difference, low, high = (100 * row[name] for name in ("difference", "low", "high"))
-                    assert f"{difference:.1f} ({low:.1f} to {high:.1f})" in README
+                    assert f"{difference:.1f} ({low:.1f} to {high:.1f})" in README + FINDINGS
         elif record["notebook"].startswith("04"):
             (test,) = [row for row in record["result"] if row["split"] == "test"]
             told = f"is {test['error']:.1f} ({test['low']:.1f} to {test['high']:.1f} over speakers)"
@@ -149,12 +168,31 @@ def test_every_speed_is_one_that_was_measured():
     assert [number for number, found in zip(told, seen, strict=True) if not found] == []
 
 
-def test_pictures_and_links_exist():
-    links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", README)
-    assert sum(bang == "!" for bang, _, _ in links) >= 4
+@pytest.mark.parametrize("page, pictures", [("README.md", 4), ("figures/findings.md", 4), ("figures/README.md", 0)])
+def test_pictures_and_links_exist(page, pictures):
+    path = project_folder() / page
+    links = re.findall(r"(!?)\[([^\]]*)\]\(([^)]+)\)", path.read_text(encoding="utf-8"))
+    assert sum(bang == "!" for bang, _, _ in links) >= pictures
     for bang, text, target in links:
-        assert (project_folder() / target).exists(), target
+        file, _, heading = target.partition("#")
+        place = path.parent / file if file else path
+        assert place.exists(), target
+        assert not heading or heading in headings(place), target
         assert bang != "!" or len(text) > 20, f"{target} needs a text for those who cannot see it"
+
+
+def headings(path):
+    """Its headings as GitHub names them in an address."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_what_it_found_is_told_before_anything_else_and_is_in_the_tables():
+    first = README.partition("## Two commands")[0]
+    assert len(first.splitlines()) < 25 and re.findall(r"^## (.+)$", first, re.M) == ["What it found"]
+    shown, rest = section(README, "## What it found"), README.partition("## Two commands")[2]
+    told = re.findall(r"\d+\.\d ± \d+\.\d", shown) + intervals(shown)
+    assert len(told) >= 5 and all(each in rest or each in of_objectives() for each in told)
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"speakerlib (\w+)", README))))

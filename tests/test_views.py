@@ -1,6 +1,7 @@
 """Views: what a person moves changes what is seen, axes tell the truth, and nothing is drawn twice."""
 
 import re
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -13,8 +14,11 @@ from pressed import press
 from speakerlib.data import front_ends
 from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
+from speakerlib.experiments.nine_cell_table import published_reference
 from speakerlib.views import explorer, spectrograms, style, tables, training
 from speakerlib.views.embeddings import embedding_map
+from speakerlib.views.results import published_errors
+from speakerlib.views.verification import plot_lengths_by_condition
 
 
 def tone(hertz, seconds=1.0):
@@ -172,12 +176,38 @@ def test_an_embedding_map_gives_each_of_twenty_speakers_a_look_of_its_own():
     generator = torch.Generator().manual_seed(0)
     speakers = np.repeat([f"s{number:02d}" for number in range(20)], 4)
     vectors = torch.randn(80, 8, generator=generator).numpy()
-    looks = {(style.speaker_colours(speakers)[name], style.speaker_markers(speakers)[name]) for name in speakers}
-    assert len(looks) == 20
+    assert len(set(style.speaker_looks(speakers).values())) == 20
     first = style.figure_png(embedding_map(vectors, speakers, method="pca", seed=1))
     assert first == style.figure_png(embedding_map(vectors, speakers, method="pca", seed=1))
     with pytest.raises(ValueError, match="expected one of tsne, pca"):
         embedding_map(vectors, speakers, method="umap")
+
+
+def test_a_speaker_of_the_corpus_has_one_colour_in_every_picture():
+    names = [f"id{number:02d}" for number in range(60)]
+    try:
+        style.use_style(SimpleNamespace(table=pd.DataFrame({"speaker": names})))
+        everywhere = style.speaker_looks(names)
+        for shown in (["id07", "id13"], ["id55", "id07", "id01"], ["id07", "somebody else"], names[7:20]):
+            looks = style.speaker_looks(shown)
+            assert len(set(looks.values())) == len(set(shown))  # by the marker, where the colour is the same
+            assert all(looks[name][0] == everywhere[name][0] for name in shown if name in names)
+        assert style.speaker_looks(["id07", "me"]) == style.speaker_looks(["me", "id07", "me"])
+    finally:
+        style.use_style()
+    assert style.speaker_looks(["b", "a"])["a"] == (style.SPEAKER_COLOURS[0], style.MARKERS[0])
+
+
+def test_published_values_are_lines_in_the_picture_where_there_are_any():
+    drawn = training.plot_shots_over_training({1: history(), 5: history()}, published={1: 0.761, 10: 0.956}).axes[0]
+    dotted = [line for line in drawn.lines if line.get_linestyle() == ":" and len(line.get_ydata())]
+    assert [line.get_ydata()[0] for line in dotted] == [76.1]
+    assert published_reference(5, 1) == {"published, VoxCeleb1": pytest.approx(0.761)}
+    assert published_reference(4, 1) == {}
+    line = {"cosine": {1.0: (0.2, 0.1, 0.3), None: (0.1, 0.05, 0.2)}}
+    figure = plot_lengths_by_condition({"recorded": line, "changed": line}, published=published_errors("verification"))
+    told = [["published" in text.get_text() for text in axis.texts] for axis in figure.axes]
+    assert told == [[True], []] and published_errors("identification") == {}
 
 
 def test_one_call_saves_a_figure_whole_as_a_picture_and_for_print(tmp_path):

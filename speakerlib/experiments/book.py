@@ -69,7 +69,7 @@ def _page(page, names):
         elif cell.cell_type == "code":
             cell.outputs = [each for output in cell.outputs for each in _without_widget(output)]
     offline = {"mathjax_url": "", "require_js_url": "", "jquery_url": "", "mermaid_js_url": ""}
-    body, _ = HTMLExporter(template_name="lab", embed_images=True, **offline).from_notebook_node(notebook)
+    body, _ = HTMLExporter(template_name="lab", **offline).from_notebook_node(notebook)
     return body
 
 

@@ -80,6 +80,12 @@ def published_cells():
                         seeds=1)
 
 
+def published_reference(num_way, num_support):
+    """{label: accuracy} of work A's cell, for a line in a picture; {} for a task that it does not have."""
+    cells = published_cells().query("num_way == @num_way and num_support == @num_support")
+    return {"published, VoxCeleb1": float(value) for value in cells["accuracy"]}
+
+
 def missing_cells(rows):
     """[(num_way, num_support, seed)]: of the nine cells those without a run of every seed, with the first that lacks.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from speakerlib.views.style import new_figure, speaker_colours, speaker_markers
+from speakerlib.views.style import new_figure, speaker_looks
 
 METHODS = ("tsne", "pca")
 
@@ -11,7 +11,7 @@ def embedding_map(embeddings, speakers, method="tsne", seed=0, title=None, axis=
     """Draws embeddings (n, dim) in the plane; speakers: n names. Returns the figure.
 
     tsne keeps neighbours together and distorts distances; pca is the plain projection on the two directions of
-    largest spread. Both are the same for the same seed. Up to 49 speakers look different from each other.
+    largest spread. Both are the same for the same seed. Speakers look as everywhere (see speaker_looks).
     """
     embeddings, speakers = np.asarray(embeddings, dtype=np.float64), np.asarray(speakers)
     if embeddings.ndim != 2 or len(embeddings) != len(speakers):
@@ -20,15 +20,14 @@ def embedding_map(embeddings, speakers, method="tsne", seed=0, title=None, axis=
     points = project(embeddings, method, seed)
     if axis is None:
         figure, axis = new_figure(8.2, 6)
-    colours, markers = speaker_colours(speakers), speaker_markers(speakers)
-    for speaker in sorted(colours):
+    looks = speaker_looks(speakers)
+    for speaker, (colour, marker) in sorted(looks.items()):
         x, y = points[speakers == speaker].T
-        axis.scatter(x, y, s=30, color=colours[speaker], marker=markers[speaker], alpha=0.85, linewidths=0,
-                     label=speaker)
+        axis.scatter(x, y, s=30, color=colour, marker=marker, alpha=0.85, linewidths=0, label=speaker)
     names = {"tsne": "t-SNE", "pca": "PCA"}
-    axis.set(xticks=[], yticks=[], title=title or f"{len(colours)} speakers, {len(points)} segments ({names[method]})")
+    axis.set(xticks=[], yticks=[], title=title or f"{len(looks)} speakers, {len(points)} segments ({names[method]})")
     axis.spines[:].set_visible(True)
-    axis.legend(title="speaker", loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + (len(colours) - 1) // 20,
+    axis.legend(title="speaker", loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + (len(looks) - 1) // 20,
                 handletextpad=0.2)
     return axis.figure
 

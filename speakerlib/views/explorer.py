@@ -9,6 +9,7 @@ from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.babble import BabblePool
 from speakerlib.data.channels import apply_channels
 from speakerlib.data.front_ends import FRONT_ENDS, compute, front_end
+from speakerlib.views.own_keys import own_keys
 from speakerlib.views.spectrograms import compare_spectrograms
 from speakerlib.views.style import figure_png
 
@@ -213,7 +214,7 @@ def _layout(controls, reset):
         [controls[name] for name in ("range_db", "condition", "channel_family", "channel_seed")] + [button],
     ]
     wrapping = widgets.Layout(flex_flow="row wrap", align_items="flex-start")  # narrow windows get one column
-    return widgets.HBox([widgets.VBox(column) for column in columns], layout=wrapping)
+    return widgets.HBox([*(widgets.VBox(column) for column in columns), own_keys()], layout=wrapping)
 
 
 def _player(waveform, label):

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 from speakerlib.data.audio import SAMPLE_RATE
 from speakerlib.data.front_ends import mel_centres
 from speakerlib.views.spectrograms import DECIBELS
-from speakerlib.views.style import GREY, PALETTE, new_figure
+from speakerlib.views.style import GREY, PALETTE, new_figure, speaker_looks
 
 _MARKS = {"ok": "✓", "warn": "!", "FAIL": "✗"}
 _TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 7000)
@@ -53,11 +53,14 @@ def plot_spectra(prototypes, query, speakers, distances, truth, front_end):
     figure, axis = new_figure(10, 4)
     centres, nearest = mel_centres(front_end), int(np.argmin(distances))
     reference = 2 * np.log(front_end.win_length / 4)  # a full-scale sine
-    for place, (speaker, spectrum, colour) in enumerate(zip(speakers, prototypes, PALETTE)):
+    looks = speaker_looks(speakers)
+    for place, (speaker, spectrum) in enumerate(zip(speakers, prototypes)):
+        colour, marker = looks[speaker]
         notes = [note for note, at in (("nearest", nearest), ("the right one", truth)) if at == place]
         label = f"{speaker}: {distances[place]:.1f}" + (f" ({' and '.join(notes)})" if notes else "")
         width = 3 if place == nearest else 1.8
-        axis.plot(centres, DECIBELS * (spectrum - reference), color=colour, label=label, linewidth=width)
+        axis.plot(centres, DECIBELS * (spectrum - reference), color=colour, label=label, linewidth=width,
+                  marker=marker, markevery=(2 * place, 12), markersize=6)
     axis.plot(centres, DECIBELS * (query - reference), color="black", linestyle="--", label="Who is this?")
     axis.set_xscale("symlog", linthresh=1000)  # about how the ear, and the mel scale, space frequencies
     axis.set_xticks(_TICKS_HZ, [f"{hertz:,}" for hertz in _TICKS_HZ])

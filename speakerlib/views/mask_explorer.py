@@ -10,6 +10,7 @@ from speakerlib.experiments.filling import fill, mask_of, num_segments, read_cli
 from speakerlib.models.masks import MASKS, UNITS, num_removed, unit_size
 from speakerlib.views.explorer import name_of
 from speakerlib.views.masks import FillingPicture
+from speakerlib.views.own_keys import own_keys
 from speakerlib.views.resynthesis import to_waveform
 
 SPLITS = ("validation", "train")  # the test speakers are left alone
@@ -212,7 +213,7 @@ def _layout(controls, listen, reset):
         [controls["seed"], widgets.HBox(buttons)],
     ]
     wrapping = widgets.Layout(flex_flow="row wrap", align_items="flex-start")  # narrow windows get one column
-    return widgets.HBox([widgets.VBox(column) for column in columns], layout=wrapping)
+    return widgets.HBox([*(widgets.VBox(column) for column in columns), own_keys()], layout=wrapping)
 
 
 def _describe(removed, mask, mask_ratio, unit, front_end):

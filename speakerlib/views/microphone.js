@@ -205,7 +205,8 @@ function render({model, el}) {
   }
   // Letters in the name, and Space and Enter on a button, are not the notebook's; Control with S is.
   const ours = (event) => !event.ctrlKey && !event.metaKey;
-  const claim = (event) => box.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+  const claim = (event) => box.contains(event.target) &&
+    event.target.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
   window.addEventListener("keydown", claim, true); // before JupyterLab looks
   box.addEventListener("keydown", (event) => {
     if (ours(event)) event.stopPropagation();

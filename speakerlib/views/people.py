@@ -6,7 +6,7 @@ import pandas as pd
 from speakerlib.experiments.calibration import UNKNOWN
 from speakerlib.experiments.timeline import SILENCE
 from speakerlib.views.embeddings import project
-from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure, speaker_colours, speaker_markers
+from speakerlib.views.style import GREY, MARKERS, PALETTE, new_figure, speaker_looks
 from speakerlib.views.tables import accuracy_heatmap
 
 COLOURS = {"recorded": PALETTE[0], "changed I": PALETTE[1], "changed II": PALETTE[3], "mixed": PALETTE[6]}
@@ -37,15 +37,15 @@ def plot_people(people, asked=(), title=None):
     owner = people.clips["name"].to_numpy(str)
     points = project(np.concatenate([people.embeddings, *(each[1][None] for each in asked)]), "pca")
     figure, axis = new_figure(8.2, 5.4)
-    colours, markers = speaker_colours(owner), speaker_markers(owner)
-    for name in sorted(colours):
+    looks = speaker_looks(owner)
+    for name, (colour, marker) in sorted(looks.items()):
         x, y = points[:len(owner)][owner == name].T
-        axis.scatter(x, y, s=60, color=colours[name], marker=markers[name], label=name)
-        axis.plot(x.mean(), y.mean(), "+", color=colours[name], markersize=14, markeredgewidth=1.5)
+        axis.scatter(x, y, s=60, color=colour, marker=marker, label=name)
+        axis.plot(x.mean(), y.mean(), "+", color=colour, markersize=14, markeredgewidth=1.5)
     for place, ((label, _), (x, y)) in enumerate(zip(asked, points[len(owner):])):
         axis.plot(x, y, "*", color="black", markersize=12, linestyle="none", label="" if place else "asked about")
         axis.annotate(label, (x, y), xytext=(6, 4), textcoords="offset points", fontweight="bold")
-    axis.set(xticks=[], yticks=[], title=title or f"{len(colours)} people, {len(owner)} clips; + is a person's middle")
+    axis.set(xticks=[], yticks=[], title=title or f"{len(looks)} people, {len(owner)} clips; + is a person's middle")
     axis.spines[:].set_visible(True)
     axis.legend(title="enrolled", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -63,7 +63,8 @@ def plot_timeline(timeline, names, truth=None, title=None):
 
     names: who is enrolled; truth: start, end, name, drawn as a frame around each turn.
     """
-    lines, colours = [*sorted(names), UNKNOWN], {**speaker_colours(names), UNKNOWN: GREY}
+    lines = [*sorted(names), UNKNOWN]
+    colours = {name: colour for name, (colour, _) in speaker_looks(names).items()} | {UNKNOWN: GREY}
     figure, axis = new_figure(11, 0.42 * len(lines) + 1.2)
     for row in timeline[timeline["name"] != SILENCE].to_dict("records"):
         strength = row["probability"] if np.isfinite(row["probability"]) else 1.0

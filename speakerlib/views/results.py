@@ -10,7 +10,7 @@ from speakerlib.experiments.nine_cell_table import A_CELL, ONE_NETWORK, nine_cel
 from speakerlib.experiments.objective_table import UNTRAINED, error_panels
 from speakerlib.experiments.pretrained import SCRATCH
 from speakerlib.experiments.records import read_histories
-from speakerlib.experiments.tables import RECIPE, describe, has_curve, over_what, recipes
+from speakerlib.experiments.tables import RECIPE, describe, has_curve, over_what, published, recipes
 from speakerlib.views.comparison import difference_pictures, plot_mask_table
 from speakerlib.views.style import new_figure
 from speakerlib.views.tables import accuracy_heatmap
@@ -19,6 +19,7 @@ from speakerlib.views.verification import plot_lengths_by_condition
 from speakerlib.views.voice import plot_ablation, plot_trainings
 
 WAYS, SHOTS = (3, 5, 10), (1, 5, 10)
+
 
 def published_beside_measured(results, pretraining=None):
     """{name: figure}: each nine-cell table of the plain runs (see ideas.plain) as heat maps, beside the published."""
@@ -79,12 +80,14 @@ def shots_over_training(results, num_way=5):
     if "checkpoint_num_way" in rows:  # a small validation split may have played with fewer speakers
         rows = rows[rows["checkpoint_num_way"].fillna(num_way) == num_way]
     found = recipes(rows)
-    figures = {}
+    cells = published_cells().query("num_way == @num_way")
+    known, figures = dict(zip(cells["num_support"], cells["accuracy"])), {}
     for name, (recipe, part) in zip(_names("shots_over_training", [recipe for recipe, _ in found]), found):
         histories, folders = read_histories(part), part.groupby("trained_num_support")["folder"].first()
         curves = {shots: histories[folder] for shots, folder in folders.items()}
         split = "test" if recipe["protocol"] == "as_published" else "validation"
-        figures[name] = plot_shots_over_training(curves, num_way, _title(recipe, break_after=2), split)
+        figures[name] = plot_shots_over_training(curves, num_way, _title(recipe, break_after=2), split,
+                                                 published=known)
     return figures
 
 
@@ -97,7 +100,7 @@ def _plot_errors(task, recipe, cells):
         seconds = None if row["test_length"] != row["test_length"] else row["test_length"] / FRAMES_PER_SECOND
         line = panels.setdefault(row["condition"], {}).setdefault(row["method"], {})
         line[seconds] = tuple(row[name] for name in ("value", "low", "high"))
-    figure = plot_lengths_by_condition(panels, *what)
+    figure = plot_lengths_by_condition(panels, *what, published_errors(task))
     speech = "synthetic speech" if recipe["synthetic"] else "real speech"
     figure.suptitle(f"{recipe['corpus']} ({speech}), {recipe['training']}\nscored by cosine; bars: 95 % intervals "
                     f"{over_seeds(cells['seeds'])}", x=0.01, ha="left", fontsize=11)
@@ -115,13 +118,19 @@ def plot_objectives(recipe, cells):
     for task, what in (("identification", f"{recipe['nb_class_test']:.0f}-way identification error (%)"),
                        ("verification", "equal error rate (%)")):
         chance = 1 - 1 / recipe["nb_class_test"] if task == "identification" else 0.5
-        figure = plot_lengths_by_condition(error_panels(cells, task), what, chance)
+        figure = plot_lengths_by_condition(error_panels(cells, task), what, chance, published_errors(task))
         seeds = sorted(set(cells.loc[cells["method"] != UNTRAINED, "seeds"])) or [1]
         speech = "synthetic speech" if recipe["synthetic"] else "real speech"
         figure.suptitle(f"{recipe['corpus']} ({speech}), {recipe['training']}\nbars: 95 % over speakers and seeds "
                         f"({' or '.join(map(str, seeds))} seeds an objective)", x=0.01, ha="left", fontsize=11)
         figures[f"_{task}_{end}".rstrip("_")] = figure
     return figures
+
+
+def published_errors(task):
+    """{seconds: value} of work B's published errors, as plot_lengths_by_condition takes them; {} if there is none."""
+    rows = published("kye").query("metric == 'EER %' and test == 'full'") if task == "verification" else ()
+    return {None: rows["value"].iloc[0] / 100} if len(rows) else {}
 
 
 def _names(what, recipes):

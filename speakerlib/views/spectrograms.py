@@ -13,7 +13,7 @@ _TICKS_HZ = (250, 500, 1000, 2000, 4000, 7000)
 def plot_waveform(waveform, axis, title=None):
     """Samples (samples,) at 16 kHz over time in seconds."""
     axis.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, color=PALETTE[0], linewidth=0.6)
-    axis.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, len(waveform) / SAMPLE_RATE))
+    axis.set(xlabel="time (s)", ylabel="amplitude (of full scale)", xlim=(0, len(waveform) / SAMPLE_RATE))
     if title:
         axis.set_title(title)
 

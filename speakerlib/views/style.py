@@ -11,6 +11,7 @@ from speakerlib.data.files import atomic_path
 # Okabe and Ito (2008), without their yellow, which vanishes on white.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+SPEAKER_COLOURS = PALETTE[:6]  # black is for what is asked about
 GREY = "#6B6B6B"
 PAPER_WIDTH = 7.0  # inches: the text of a page, or two columns of one
 MAP = "magma"  # of equal perceived steps, and still ordered when printed in grey
@@ -37,9 +38,18 @@ _STYLE = {
 }
 
 
-def use_style():
-    """Sets matplotlib's defaults for this process; call it once, at the top of a notebook."""
+_places = {}  # speaker: place in the corpus that use_style was told of
+
+
+def use_style(corpus=None):
+    """Sets matplotlib's defaults for this process; call it once, at the top of a notebook.
+
+    corpus: whose speakers have the same colour in every picture, of whomever else it shows, and in every notebook.
+    """
     matplotlib.rcParams.update(_STYLE)
+    _places.clear()
+    if corpus is not None:
+        _places.update((name, place) for place, name in enumerate(sorted(corpus.table["speaker"].unique())))
 
 
 def new_figure(width=7.0, height=4.0, rows=1, columns=1, **options):
@@ -52,14 +62,23 @@ def new_figure(width=7.0, height=4.0, rows=1, columns=1, **options):
     return figure, axes
 
 
-def speaker_colours(speakers):
-    """{speaker: colour}, the same whatever the order or repetition of the names; colours return after seven."""
-    return {speaker: PALETTE[i % len(PALETTE)] for i, speaker in enumerate(sorted(set(speakers)))}
+def speaker_looks(speakers):
+    """{speaker: (colour, marker)}, whatever the order or repetition of the names.
 
-
-def speaker_markers(speakers):
-    """{speaker: marker}; with speaker_colours, 49 speakers have a look of their own."""
-    return {speaker: MARKERS[i // len(PALETTE) % len(MARKERS)] for i, speaker in enumerate(sorted(set(speakers)))}
+    The colour is a function of the speaker's place in the corpus (see use_style), where people who are not of the
+    corpus come after all others; so is the marker, unless another speaker of the picture has the same look: then it is
+    the next one that is free. Up to 42 speakers of a picture look different from each other where colours are spread
+    evenly.
+    """
+    names = sorted(set(speakers))
+    strangers = [name for name in names if name not in _places]
+    places = {name: _places[name] if name in _places else len(_places) + strangers.index(name) for name in names}
+    looks = {}
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        row, colour = divmod(place, len(SPEAKER_COLOURS))
+        wanted = [(SPEAKER_COLOURS[colour], MARKERS[(row + step) % len(MARKERS)]) for step in range(len(MARKERS))]
+        looks[name] = next((look for look in wanted if look not in looks.values()), wanted[0])
+    return looks
 
 
 def figure_png(figure):

@@ -1,4 +1,4 @@
-"""Tables of results as pictures and as text that reads well."""
+"""Tables of accuracies as pictures."""
 
 import matplotlib
 import numpy as np
@@ -33,17 +33,6 @@ def accuracy_heatmap(table, half_width=None, title=None, vmin=0.0, vmax=1.0, axi
     axis.spines[:].set_visible(False)
     axis.set_title(title or "Accuracy, %")
     return axis.figure
-
-
-def style_table(table, caption=None):
-    """A DataFrame of ready strings such as "91.7 ± 0.2" as a pandas Styler: caption above, cells to the right."""
-    styler = table.style.set_properties(**{"text-align": "right", "padding": "0.25em 0.9em"})
-    styler = styler.set_table_styles([
-        {"selector": "th", "props": "text-align: right; padding: 0.25em 0.9em;"},
-        {"selector": "th.row_heading", "props": "text-align: left;"},
-        {"selector": "caption", "props": "caption-side: top; text-align: left; font-weight: bold; padding: 0.4em 0;"},
-    ])
-    return styler.set_caption(caption) if caption else styler
 
 
 def _cell(value, half_width):

@@ -117,10 +117,11 @@ def plot_errors_over_training(history, title=None, reference=None, split="valida
     return figure
 
 
-def plot_shots_over_training(histories, num_way=5, title=None, split="validation", axis=None):
+def plot_shots_over_training(histories, num_way=5, title=None, split="validation", axis=None, published=None):
     """N-way K-shot accuracy over training for several K in one picture, with the chance line; returns the figure.
 
-    histories: {num_support: history} with the column validation_accuracy in 0..1; split: see plot_history.
+    histories: {num_support: history} with the column validation_accuracy in 0..1; split: see plot_history; published:
+    {num_support: accuracy}, dotted lines of the same colours.
     """
     figure, axis = (axis.figure, axis) if axis is not None else new_figure(7.5, 4.2)
     last_step, ends = 0, []
@@ -132,6 +133,8 @@ def plot_shots_over_training(histories, num_way=5, title=None, split="validation
                 "Train on, at least to the first test_interval."
             )
         axis.plot(steps, 100 * values, color=colour, marker="o", markersize=3.5)
+        if num_support in (published or {}):
+            axis.axhline(100 * published[num_support], color=colour, linestyle=":", linewidth=1.2)
         ends.append((100 * values[-1], f"{num_support}-shot: {100 * values[-1]:.1f} %", colour))
         last_step = max(last_step, steps[-1])
     axis.axhline(100 / num_way, color=GREY, linestyle="--", linewidth=1.2)
@@ -140,6 +143,9 @@ def plot_shots_over_training(histories, num_way=5, title=None, split="validation
              ylabel=f"{num_way}-way accuracy on {split} speakers (%)",
              title=title or f"{num_way}-way K-shot accuracy over training")
     _label_ends(axis, ends)
+    if set(published or {}) & set(histories):
+        axis.plot([], [], color=GREY, linestyle=":", linewidth=1.2, label="published at the end, on VoxCeleb1")
+        axis.legend(loc="best")
     return figure
 
 
@@ -168,8 +174,8 @@ def _draw_lines(axis, history, columns, scale, split):
 
 
 def _draw_references(axis, reference):
-    for label, value in (reference or {}).items():
-        axis.axhline(100 * value, color=GREY, linestyle="--", linewidth=1.2, label=f"{label} ({100 * value:.1f} %)")
+    for (label, value), line in zip((reference or {}).items(), ("--", ":", "-.")):
+        axis.axhline(100 * value, color=GREY, linestyle=line, linewidth=1.2, label=f"{label} ({100 * value:.1f} %)")
 
 
 def _mark_best(axis, history, split):

@@ -88,10 +88,11 @@ def plot_by_length(values, ylabel="equal error rate (%)", title=None, axis=None)
     return axis.figure
 
 
-def plot_lengths_by_condition(panels, ylabel="equal error rate (%)", chance=None):
+def plot_lengths_by_condition(panels, ylabel="equal error rate (%)", chance=None, published=None):
     """plot_by_length side by side, a panel a condition on one scale; returns the figure.
 
-    panels: {condition: values of plot_by_length}; chance: a share of 1, for a dashed line.
+    panels: {condition: values of plot_by_length}; chance: a share of 1, for a dashed line; published: {seconds: value},
+    grey lines beside the lengths that the panel `recorded` has.
     """
     figure, axes = new_figure(5.6 * len(panels), 4.2, columns=len(panels), sharey=True, squeeze=False)
     for axis, (condition, values) in zip(axes[0], panels.items()):
@@ -99,6 +100,12 @@ def plot_lengths_by_condition(panels, ylabel="equal error rate (%)", chance=None
         if chance is not None:
             axis.axhline(100 * chance, color=GREY, linestyle="--", linewidth=1.2)
             axis.text(0.01, 100 * chance, "chance", transform=axis.get_yaxis_transform(), color=GREY, va="bottom")
+        lengths = sorted({seconds for line in values.values() for seconds in line}, key=lambda each: each or np.inf)
+        for seconds in set(published or {}) & set(lengths if condition == "recorded" else ()):
+            place, value = lengths.index(seconds), 100 * published[seconds]
+            axis.plot([place - 0.3, place + 0.3], [value, value], color=GREY, linestyle=":", linewidth=1.6)
+            axis.annotate("published,\nVoxCeleb1", (place - 0.32, value), ha="right", va="center", fontsize=9,
+                          color=GREY)
         if axis is not axes[0, -1]:
             axis.get_legend().remove()
     return figure

@@ -26,7 +26,7 @@ def title(chapter):
 
 @each_chapter
 def test_a_chapter_opens_with_what_for_whom_from_what_and_how_long(chapter):
-    assert len(PATHS) == 11
+    assert len(PATHS) >= 11
     first, *rest = prose(chapter)[0].split("\n\n")
     assert re.fullmatch(rf"# {chapter[:2]} · [^\n]+", first)
     (shows,) = [paragraph for paragraph in rest if paragraph.startswith("**What it shows.** ")]

@@ -1,0 +1,22 @@
+"""What lets the keyboard work on controls in JupyterLab, which otherwise takes arrows and letters for its commands."""
+
+from functools import cache
+from pathlib import Path
+
+
+def own_keys():
+    """A widget without a picture: beside controls in one output, it leaves plain keys to the one that has the focus.
+
+    Combinations with Control and Command, and Shift with Enter, stay JupyterLab's.
+    """
+    return _own_keys()()
+
+
+@cache
+def _own_keys():
+    import anywidget
+
+    class OwnKeys(anywidget.AnyWidget):
+        _esm = Path(__file__).with_suffix(".js")
+
+    return OwnKeys
