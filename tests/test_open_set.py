@@ -12,7 +12,7 @@ from speakerlib.data.audio import write_audio
 from speakerlib.data.corpora import import_corpus
 from speakerlib.experiments import open_set_errors
 from speakerlib.experiments.enrolment import accuracy_by_seconds
-from speakerlib.experiments.open_set import OpenSetClips, draw_open_set, embed_open_set, score_open_set
+from speakerlib.experiments.open_set import OpenSetClips, at_most, draw_open_set, embed_open_set, score_open_set
 from speakerlib.experiments.open_set_errors import answers, calibrate, error_tradeoff, ship
 from speakerlib.experiments.open_set_errors import open_set_errors as errors
 from speakerlib.experiments.voice_weights import keep_calibration, read_voice_weights
@@ -136,6 +136,15 @@ def test_a_calibration_of_a_corpus_goes_into_the_file_and_holds_on_test_speakers
     assert table.loc["recorded", "correct"] > 0.9 and table.loc["recorded", "false_acceptance"] < 0.1
     with pytest.raises(ValueError, match="'nobody', has 0 speakers"):
         embed_open_set(Swelling(), corpus, split="nobody", progress=False)
+
+
+def test_at_most_so_many_utterances_of_each_speaker_are_taken_in_their_order():
+    speakers = np.repeat(["a", "b", "c"], [2, 9, 5])
+    places = at_most(speakers, 4, seed=1)
+    assert pd.Series(speakers[places]).value_counts().to_dict() == {"a": 2, "b": 4, "c": 4}
+    assert (np.diff(places) > 0).all() and places.tolist() == at_most(speakers, 4, seed=1).tolist()
+    assert any(places.tolist() != at_most(speakers, 4, seed=seed).tolist() for seed in range(2, 5))
+    assert at_most(speakers, None).tolist() == list(range(16))
 
 
 @pytest.mark.slow

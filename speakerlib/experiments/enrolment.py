@@ -10,7 +10,7 @@ from speakerlib.data.episodes import default_rule
 from speakerlib.data.identification_tasks import draw_identification
 from speakerlib.data.utterance_features import prepare_utterance_features
 from speakerlib.experiments.evaluation import with_intervals
-from speakerlib.experiments.open_set import CONDITIONS
+from speakerlib.experiments.open_set import CONDITIONS, at_most
 from speakerlib.experiments.scoring import embed_clips, identify
 
 ENROLMENT_SECONDS = (1, 3, 5, 10)
@@ -19,7 +19,7 @@ QUERY_SECONDS = (0.5, 1, 2, 3)
 
 def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enrolment_seconds=ENROLMENT_SECONDS,
                         query_seconds=QUERY_SECONDS, num_way=5, num_query=3, num_tasks=1000, conditions=CONDITIONS,
-                        seed=0, progress=True):
+                        seed=0, progress=True, most=None):
     """A row a condition, seconds of enrolment and seconds of query: accuracy, with intervals over tasks and speakers.
 
     A person is enrolled with a cut of one utterance, or with several where one is shorter than that: they are embedded
@@ -27,8 +27,8 @@ def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enro
     share an utterance, or a session where each speaker has several; all come from utterances of at least the longest
     query, so that the columns of a table differ in nothing but the cut. Columns: condition, enrolment_seconds,
     query_seconds, accuracy, interval, low, high (see with_intervals), num_way, tasks, speakers, repeated (clips that
-    repeat what there is), episodes (their digest). The tasks of a cell are the same in each condition. Raises what
-    draw_identification does.
+    repeat what there is), episodes (their digest). The tasks of a cell are the same in each condition. most: see
+    embed_open_set. Raises what draw_identification does.
     """
     from tqdm.auto import tqdm
 
@@ -37,6 +37,7 @@ def accuracy_by_seconds(encoder, corpus, front_end="compact", split="test", enro
     store = next(iter(stores.values()))
     table, longest = store.utterances, round(max(query_seconds) * 100)
     table = table[(table["split"] == split) & (table["frames"] >= longest)]
+    table = table.iloc[at_most(table["speaker"].to_numpy(), most, seed)]
     rule, rows = default_rule(table), []
     pairs = [(enrolment, query) for enrolment in enrolment_seconds for query in query_seconds]
     tasks = {pair: draw_identification(table, store.lengths, num_way=num_way, num_support=1, num_query=num_query,

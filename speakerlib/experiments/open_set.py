@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -54,8 +55,11 @@ class OpenSetDraw:
 
 
 def embed_open_set(encoder, corpus, front_end="compact", split="validation", query_seconds=QUERY_SECONDS,
-                   conditions=CONDITIONS, channel_seed=0, seed=0, progress=True):
-    """OpenSetClips of a split; features are computed where missing. ValueError for fewer than three speakers."""
+                   conditions=CONDITIONS, channel_seed=0, seed=0, progress=True, most=None):
+    """OpenSetClips of a split; features are computed where missing. ValueError for fewer than three speakers.
+
+    most: utterances of each speaker that are taken, drawn by the seed; None: all.
+    """
     long = corpus.table[(corpus.table["split"] == split) & (corpus.table["duration"] > SHORTEST_ENROLMENT / 100)]
     if (count := long["speaker"].nunique()) < 3:
         raise ValueError(f"corpus {corpus.name!r}, split {split!r}, has {count} speakers with clips of a second; "
@@ -65,6 +69,7 @@ def embed_open_set(encoder, corpus, front_end="compact", split="validation", que
         features = prepare_utterance_features(corpus, front_end, kind, channel_seed, family, progress, split=split)
         table = features.utterances
         rows = np.flatnonzero((table["split"] == split) & (features.lengths >= SHORTEST_ENROLMENT))
+        rows = rows[at_most(table["speaker"].to_numpy()[rows], most, seed)]
         for seconds in (None, *query_seconds):
             clips = (whole_clips(rows, features.lengths) if seconds is None else
                      cut_clips(rows, features.lengths, round(seconds * FRAMES_PER_SECOND), seed))
@@ -76,6 +81,15 @@ def embed_open_set(encoder, corpus, front_end="compact", split="validation", que
     return OpenSetClips(table["speaker"].to_numpy(), np.unique(table["speaker_code"], return_inverse=True)[1],
                         (table["session_code"] if by_session else table["utterance"]).to_numpy(), embeddings,
                         usable, frames / FRAMES_PER_SECOND)
+
+
+def at_most(speakers, most, seed=0):
+    """Places of up to so many entries of each speaker, drawn by the seed, in their order; all where most is None."""
+    if most is None:
+        return np.arange(len(speakers))
+    order = np.random.default_rng([seed, 11]).permutation(len(speakers))
+    rank = pd.Series(speakers[order]).groupby(speakers[order]).cumcount().to_numpy()
+    return np.sort(order[rank < most])
 
 
 def draw_open_set(clips, num_tasks, people=None, enrolments=ENROLMENTS, seconds=None, condition=None, seed=0,

@@ -71,7 +71,8 @@ def build_encoder(facts):
 def warped(encoder, front_end, warps=WARPS):
     """WarpedEncoder of an encoder of frames of this FrontEnd, in its mode: how an encoder of voices is asked."""
     matrices = np.stack([warp_matrix(front_end, factor) for factor in warps])
-    return WarpedEncoder(encoder, warps, matrices).train(encoder.training)
+    asked = WarpedEncoder(encoder, warps, matrices).train(encoder.training)
+    return asked.to(memory_format=torch.channels_last)  # half as fast again on a processor
 
 
 def voice_header(encoder, front, **facts):

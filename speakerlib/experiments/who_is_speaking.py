@@ -128,16 +128,16 @@ def times_real_time(people, seconds=600.0, seed=0):
     return seconds / (perf_counter() - began)
 
 
-def errors_on_test_speakers(people, corpus, num_tasks=2000, seed=0):
+def errors_on_test_speakers(people, corpus, num_tasks=2000, seed=0, most=None):
     """How the answers of an encoder err on the test speakers of a corpus: {name: table}.
 
-    people: a SpeakerIdentifier with a calibration. errors, tradeoff, seconds: see open_set_errors, error_tradeoff,
-    accuracy_by_seconds; reliability: {condition: (reliability, expected calibration error)}, clips of mixed conditions
-    under "mixed".
+    people: a SpeakerIdentifier with a calibration; most: utterances of each speaker, None: all. errors, tradeoff,
+    seconds: see open_set_errors, error_tradeoff, accuracy_by_seconds; reliability: {condition: (reliability, expected
+    calibration error)}, clips of mixed conditions under "mixed".
     """
     encoder, front = people.weights.encoder, people.weights.front_end.name
     calibration = people.weights.calibration
-    clips = embed_open_set(encoder, corpus, front, "test", seed=seed, progress=False)
+    clips = embed_open_set(encoder, corpus, front, "test", seed=seed, progress=False, most=most)
     conditions = [*dict.fromkeys(name for name, _ in clips.embeddings), None]
     found = {condition or "mixed": answers(clips, calibration, condition, num_tasks, seed) for condition in conditions}
     return {
@@ -145,7 +145,7 @@ def errors_on_test_speakers(people, corpus, num_tasks=2000, seed=0):
         "tradeoff": error_tradeoff(clips, num_tasks=num_tasks, seed=seed),
         "reliability": {name: (reliability(*each), expected_calibration_error(*each)) for name, each in found.items()},
         "seconds": accuracy_by_seconds(encoder, corpus, front, enrolment_seconds=(1, 3, 10), num_tasks=num_tasks,
-                                       query_seconds=lengths_that_fit(corpus.table), seed=seed),
+                                       query_seconds=lengths_that_fit(corpus.table), seed=seed, most=most),
     }
 
 
