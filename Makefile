@@ -38,13 +38,10 @@ test: $(READY)
 bench: $(READY)
 	@for name in $(BENCHMARKS); do $(VENV) tests/benchmarks/$$name.py $(BENCH_OPTIONS) || exit 1; done
 
-# Only this machine can reach the server, and only with the token in the printed address. It asks nothing of the
-# network: no news of Jupyter, whose question would lie over the pictures, and not whether there is a newer JupyterLab.
-LAB := --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.news_url=None \
-    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
-
+# Only this machine can reach the server, and only with the token in the printed address. The settings keep JupyterLab
+# from asking the network for a newer one, and the reader for news, in a window that would lie over the pictures.
 lab: $(READY)
-	@$(VENV) -m jupyterlab $(LAB) notebooks/00_start_here.ipynb
+	@$(VENV) -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.app_settings_dir='$(CURDIR)/notebooks/.lab' notebooks/00_start_here.ipynb
 
 setup: $(READY)
 
