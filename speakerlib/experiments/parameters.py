@@ -95,6 +95,7 @@ PARAMETERS = {  # name: (what is expected, check)
     "recording": TEXT,
     "num_people": whole(2, 40),
     "num_clips": whole(1, 50),
+    "test_clips": whole(4),
     "url_directory": TEXT,
     "output": TEXT,
     "url_template": TEXT,
