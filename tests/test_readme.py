@@ -2,8 +2,10 @@
 
 import re
 import shutil
+from itertools import product
 
 import nbformat
+import numpy as np
 import pytest
 
 from speakerlib.cli import build_parser
@@ -13,6 +15,7 @@ from speakerlib.experiments.parameters import notebook_path
 from speakerlib.experiments.publication import shown
 from speakerlib.experiments.records import read_results, read_runs
 from speakerlib.experiments.result_tables import result_tables
+from speakerlib.experiments.voice_tasks import ONCE, TRANSDUCTIVE
 
 README = (project_folder() / "README.md").read_text(encoding="utf-8")
 FINDINGS = (project_folder() / "figures" / "findings.md").read_text(encoding="utf-8")  # the same at length
@@ -99,6 +102,11 @@ def test_what_voices_reach_is_that_of_the_committed_records(committed, tmp_path)
     shown = README.partition("### The voice, not the microphone")[2].partition("\n## ")[0]
     rows = [line for line in shown.splitlines() if line.startswith("| ")]
     assert len(rows) > 3 and all(row in published for row in rows)
+    results = read_runs("10_voice_training").query("corpus == 'so762' and augment == 'both' and width == 1")["result"]
+    for heard, asked in product(("recorded", "changed I"), (ONCE, TRANSDUCTIVE)):
+        values = [[row["accuracy"] for row in result if (row["heard"], row["asked"]) == (heard, asked)]
+                  for result in results]
+        assert "{:.1f} / {:.1f} / {:.1f} %".format(*(100 * np.mean(values, axis=0))) in shown
 
 
 def test_how_the_shipped_model_errs_is_that_of_its_record(committed):
