@@ -75,7 +75,7 @@ def _compute_missing(folder, shards, corpus, segments, front_end, settings, plan
     title = f"features of {corpus.name}, {front_end.name}, {settings['condition']}"
     pool = BabblePool(corpus) if settings["channel_family"] == "II" else None
     first = 0
-    with tqdm(total=len(segments), initial=done, desc=title, unit="segment", delay=1,
+    with tqdm(total=len(segments), initial=done, desc=title, unit="segment", delay=1, dynamic_ncols=True,
               disable=not progress) as bar:
         for shard in shards:
             if shard["checksum"] is None:

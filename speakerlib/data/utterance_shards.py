@@ -66,7 +66,7 @@ def _compute_missing(folder, shards, corpus, utterances, front_end, settings, pl
     read, first = _reader(corpus, settings), 0
     empty, frames = np.empty((0, front_end.num_mels), np.float16), utterances["frames"].to_numpy()
     with (tqdm(total=int(frames.sum()), initial=done, desc=title, unit="frame", unit_scale=True, delay=1,
-               disable=not progress) as bar,
+               dynamic_ncols=True, disable=not progress) as bar,
           _threads() as threads):
         for shard in shards:
             rows = np.arange(first, first + shard["utterances"])

@@ -83,7 +83,7 @@ def train(model, compute_loss, *, folder, num_train_iterations, learning_rate, t
         return kept.history(state)
     try:
         with (_accelerated(model, settings, state, parameter_groups) as (accelerator, stepper),
-              _display(folder, saved_step, total, leader, progress) as show,
+              _display(folder, saved_step, total, watch, leader, progress) as show,
               _interrupt_deferred() as interrupted, kept_memory(devices.num_processes()) as keep):
             plateau = Plateau(stepper, state.setdefault("plateau", {})) if schedule == "plateau" else None
             model.train()
@@ -148,8 +148,11 @@ def machine_precision():
 
 
 @contextmanager
-def _display(folder, first_step, total, leader, progress):
-    """Yields show(step, row, flush): moves the progress bar and writes the row's scalars for TensorBoard."""
+def _display(folder, first_step, total, watch, leader, progress):
+    """Yields show(step, row, flush): moves the progress bar and writes the row's scalars for TensorBoard.
+
+    The bar tells the loss and the score that chooses the weights: more would not fit into a notebook.
+    """
     if not leader:
         yield lambda step, row, flush: None
         return
@@ -157,16 +160,17 @@ def _display(folder, first_step, total, leader, progress):
     from tqdm.auto import tqdm
 
     with (SummaryWriter(folder / "tensorboard", purge_step=first_step + 1) as board,
-          tqdm(total=total, initial=first_step, desc="training", unit="step", disable=not progress) as bar):
-        shown = {}
+          tqdm(total=total, initial=first_step, desc="training", unit="step", dynamic_ncols=True,
+               disable=not progress) as bar):
+        labels, shown = {"training_loss": "loss", watch: "validation"}, {}
 
         def show(step, row, flush):
             for name, value in row.items():
                 board.add_scalar(name, value, step)
             if flush:
                 board.flush()
-            shown.update((name, f"{value:.3f}") for name, value in row.items())
-            bar.set_postfix(shown, refresh=False)
+            shown.update((label, f"{label} {row[name]:.3f}") for name, label in labels.items() if name in row)
+            bar.set_postfix_str(", ".join(shown.values()), refresh=False)
             bar.update()
 
         yield show

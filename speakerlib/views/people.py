@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.patheffects import withStroke
 
 from speakerlib.experiments.calibration import UNKNOWN
 from speakerlib.experiments.timeline import SILENCE
@@ -44,7 +45,8 @@ def plot_people(people, asked=(), title=None):
         axis.plot(x.mean(), y.mean(), "+", color=colour, markersize=14, markeredgewidth=1.5)
     for place, ((label, _), (x, y)) in enumerate(zip(asked, points[len(owner):])):
         axis.plot(x, y, "*", color="black", markersize=12, linestyle="none", label="" if place else "asked about")
-        axis.annotate(label, (x, y), xytext=(6, 4), textcoords="offset points", fontweight="bold")
+        axis.annotate(label, (x, y), xytext=(6, 4), textcoords="offset points", fontweight="bold",
+                      path_effects=[withStroke(linewidth=2, foreground="white")])  # readable over other marks
     axis.set(xticks=[], yticks=[], title=title or f"{len(looks)} people, {len(owner)} clips; + is a person's middle")
     axis.spines[:].set_visible(True)
     axis.legend(title="enrolled", loc="center left", bbox_to_anchor=(1, 0.5))

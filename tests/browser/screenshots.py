@@ -82,6 +82,7 @@ def photograph(opened, number, act=None):
     if act:
         act(opened.page, cell)
     opened.page.evaluate("() => document.activeElement.blur()")
+    opened.page.mouse.move(0, 0)
     cell.evaluate("(each) => each.scrollIntoView({block: 'start'})")
     opened.page.wait_for_timeout(1000)  # what moves comes to rest
     return opened.page.screenshot()

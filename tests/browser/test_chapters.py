@@ -42,6 +42,15 @@ FAINT = """(least) => { const found = {};
             const contrast = (high + 0.05) / (low + 0.05);
             if (contrast < least) found[text.data.trim().slice(0, 40)] = Math.round(10 * contrast) / 10;
         } } return found; }"""
+SIDEWAYS = """() => [...document.querySelectorAll('.cm-scroller, .jp-OutputArea-output, .jp-OutputArea-output *')]
+    .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth + 1 && !each.querySelector('table')
+        && ['auto', 'scroll'].includes(getComputedStyle(each).overflowX))
+    .map((each) => each.textContent.trim().slice(0, 100))"""
+SEEN_THROUGH = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].filter((each) => {
+    if (!each.complete || !each.naturalWidth) return false;
+    const canvas = document.createElement('canvas'), brush = canvas.getContext('2d');
+    brush.drawImage(each, 0, 0);
+    return brush.getImageData(1, 1, 1, 1).data[3] < 255; }).length"""
 
 
 def test_the_lab_is_for_this_computer_and_asks_for_a_token(lab):
@@ -65,17 +74,21 @@ def test_a_chapter_runs_and_nothing_is_wrong_cut_off_or_faint(notebook, name):
         assert not re.match(r"\s*[\[{]['\"]", plain), f"cell {number} shows a bare container: {plain[:200]}"
     pictures = [number for number, output in outputs if "image/png" in output.get("data", {})]
     assert pictures or name == "01_data_scraping"
+    assert not opened.page.get_by_text("Jupyter news").count()  # a window over the pictures
     for width, theme in ((1280, "JupyterLab Light"), (700, "JupyterLab Dark")):
         opened.page.set_viewport_size({"width": width, "height": 900})
         opened.command("apputils:change-theme", theme=theme)
-        cut, faint = set(), {}
+        cut, faint, sideways = set(), {}, set()
         for number in sorted({number for number, _ in outputs}):
             opened.show(number)
             cut |= set(opened.page.evaluate(CUT_OFF))
             faint |= opened.page.evaluate(FAINT, READABLE)
+            sideways |= set(opened.page.evaluate(SIDEWAYS))
+            assert not opened.page.evaluate(SEEN_THROUGH), f"cell {number}: a theme's colour is behind a picture's text"
             text = opened.page.locator(".jp-Notebook").inner_text()
             assert not re.search("odel not found|rror displaying widget|oading widget", text), f"cell {number}"
         assert not cut, f"at {width} pixels these are cut off: {cut}"
+        assert width < 1280 or not sideways, f"what is no table has a scroll bar at {width} pixels: {sideways}"
         assert not faint, f"text that can hardly be read in {theme}: {faint}"
     opened.command("apputils:change-theme", theme="JupyterLab Light")
     assert not [text for text in opened.errors if "favicon" not in text], opened.errors
