@@ -1,5 +1,7 @@
 """Scores of embeddings: cosine, cosine after the mean is taken away, and adaptive s-norm against a cohort."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,22 +31,38 @@ def embed_clips(encoder, features, clips, batch_frames=None, progress=True):
     batch_frames = batch_frames or (4_000 if device.type == "cpu" else 20_000)
     frames = clips.frames
     first = np.searchsorted(clips.clip, np.arange(len(clips) + 1))
-    embeddings, was_training = None, encoder.training
+    batches, was_training = list(_batches(frames, batch_frames)), encoder.training
+
+    def embed(batch):
+        with torch.inference_mode():
+            values = torch.stack([_read_clip(features, clips, slice(*first[clip:clip + 2])) for clip in batch])
+            embedded = encoder(values.unsqueeze(1).to(device)).float().cpu()
+        bar.update(len(batch))
+        return embedded
+
     encoder.eval()
     try:
-        with torch.inference_mode(), tqdm(total=len(clips), desc="Embedding", unit="clip", delay=5,
-                                          disable=not progress, leave=False) as bar:
-            for batch in _batches(frames, batch_frames):
-                values = torch.stack([_read_clip(features, clips, slice(*first[clip:clip + 2])) for clip in batch])
-                embedded = encoder(values.unsqueeze(1).to(device)).float().cpu()
-                if embeddings is None:
-                    embeddings = torch.empty(len(clips), embedded.shape[1])
-                embeddings[batch] = embedded
-                bar.update(len(batch))
+        with tqdm(total=len(clips), desc="Embedding", unit="clip", delay=5, disable=not progress, leave=False) as bar:
+            parts = side_by_side(embed, batches) if device.type == "cpu" else [embed(batch) for batch in batches]
     finally:
         encoder.train(was_training)
+    embeddings = torch.empty(len(clips), parts[0].shape[1])
+    embeddings[np.concatenate(batches)] = torch.cat(parts)
     _require_finite(embeddings)
     return embeddings
+
+
+def side_by_side(function, items):
+    """[function(item)], on torch's number of threads, one item on one: together on one item they mostly wait."""
+    threads = min(torch.get_num_threads(), len(items))
+    if threads == 1:
+        return [function(item) for item in items]
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, "embedding", torch.set_num_threads, (1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(before)  # the number is each thread's own, but also what new threads begin with
 
 
 def speaker_means(embeddings, speakers):

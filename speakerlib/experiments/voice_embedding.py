@@ -1,12 +1,11 @@
 """Embeddings of waveforms by an encoder of voices: of clips of any length, and of a window that slides over a file."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from speakerlib.data.front_ends import compute, normalise, num_frames
+from speakerlib.experiments.scoring import side_by_side
 
 LONGEST = 30 * 16000  # samples embedded at once: what is longer is cut into equal pieces, and their mean is taken
 BATCH_FRAMES = 2_500  # of the network: more leaves the cache
@@ -42,7 +41,7 @@ def embed_windows(encoder, front, waveform, window, hop):
     starts = np.append(np.arange(0, last, hop), last)
     size = max(1, BATCH_FRAMES // window)
     cut = frames.unfold(0, window, 1)  # (places, mels, window), a view
-    parts = _side_by_side(lambda first: _through(encoder, normalise(front, cut[starts[first:first + size]])),
+    parts = side_by_side(lambda first: _through(encoder, normalise(front, cut[starts[first:first + size]])),
                           range(0, len(starts), size))
     return starts, torch.cat(parts).numpy()
 
@@ -81,23 +80,10 @@ def _embed(encoder, features):
     for length in np.unique(frames):
         same = np.flatnonzero(frames == length)
         batches += np.array_split(same, min(len(same), -(-len(same) * length // BATCH_FRAMES)))
-    parts = _side_by_side(lambda batch: _through(encoder, torch.stack([features[number] for number in batch])), batches)
+    parts = side_by_side(lambda batch: _through(encoder, torch.stack([features[number] for number in batch])), batches)
     embedded = torch.empty(len(features), encoder.dim)
     embedded[np.concatenate(batches)] = torch.cat(parts)
     return embedded
-
-
-def _side_by_side(function, items):
-    """[function(item)], on torch's number of threads, one item on one: together on one item they mostly wait."""
-    threads = min(torch.get_num_threads(), len(items))
-    if threads == 1:
-        return [function(item) for item in items]
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, "voices", torch.set_num_threads, (1,)) as pool:
-            return list(pool.map(function, items))
-    finally:
-        torch.set_num_threads(before)  # the number is each thread's own, but also what new threads begin with
 
 
 def _through(encoder, frames):
