@@ -1,11 +1,7 @@
 """A Chromium, and a JupyterLab on the data that the notebooks' own tests left: shared by all tests with a browser."""
 
-import shutil
-
 import pytest
-from lab_pages import OpenNotebook, running_lab
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from lab_pages import CHROMIUM, OpenNotebook, running_lab
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from conftest import CHROMIUM
-from lab_pages import LONGEST, WAIT, OpenNotebook, running_lab
+from lab_pages import CHROMIUM, LONGEST, WAIT, OpenNotebook, running_lab
 
 from speakerlib.data.demo_corpus import demo_corpus
 from speakerlib.data.files import data_folder

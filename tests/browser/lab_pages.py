@@ -15,6 +15,7 @@ from urllib.request import urlopen
 
 from speakerlib.data.files import project_folder
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TOKEN = "made-up"
 WAIT = 60_000  # ms for what takes a moment
 LONGEST = 600_000  # ms for a whole notebook: a bound on hangs alone

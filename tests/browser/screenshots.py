@@ -9,8 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from conftest import CHROMIUM
-from lab_pages import WAIT, OpenNotebook, running_lab
+from lab_pages import CHROMIUM, WAIT, OpenNotebook, running_lab
 
 from speakerlib.data.audio import write_audio
 from speakerlib.data.demo_corpus import demo_corpus

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from lab_pages import CHROMIUM
 from made_up_voices import voice
 
 from speakerlib.data.audio import write_audio
@@ -22,7 +22,6 @@ from speakerlib.data.files import project_folder
 from speakerlib.views.microphone import samples_of
 
 VIEWS = project_folder() / "speakerlib" / "views"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TONE_HZ = 1000
 WAIT = 30_000  # ms for what takes a moment
 PAGE = """<!doctype html><meta charset="utf-8"><title>microphone</title><link rel="stylesheet" href="microphone.css">
@@ -63,23 +62,20 @@ def sounds(tmp_path_factory):
 
 
 @pytest.fixture
-def browser(sounds):
+def browser(sounds, playwright):
     """browser(file or None, *switches): a Chromium that hears the file; None: no fake microphone, so none at all."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the PATH")
     opened = []
-    with sync_api.sync_playwright() as playwright:
-        def start(file, *switches):
-            pretended = [] if file is None else ["--use-fake-device-for-media-stream",
-                                                 f"--use-file-for-fake-audio-capture={sounds / file}"]
-            arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", *pretended, *switches]
-            opened.append(playwright.chromium.launch(executable_path=CHROMIUM, args=arguments))
-            return opened[-1]
 
-        yield start
-        for each in opened:
-            each.close()
+    def start(file, *switches):
+        pretended = [] if file is None else ["--use-fake-device-for-media-stream",
+                                             f"--use-file-for-fake-audio-capture={sounds / file}"]
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", *pretended, *switches]
+        opened.append(playwright.chromium.launch(executable_path=CHROMIUM, args=arguments))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,37 +1,28 @@
 """Tables of results in Chromium: a click or a key sorts, a button copies; without scripts they are read as they are."""
 
-import shutil
-
 import pandas as pd
 import pytest
 
 from speakerlib.views.result_table import result_table
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CELLS = {"5-way 1-shot": ["76.1 ± 0.3", "not run", "9.4 ± 0.4"], "note": ["b|c", "a <b>", "-1.5 (-2.0 to +1.0)"]}
 TABLE = pd.DataFrame(CELLS, index=pd.Index(["10-way", "3-way", "5-way"], name="cell"))
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def open_table(tmp_path_factory):
+def open_table(chromium, tmp_path_factory):
     """open_table(scripts): a page from the file system with the table on it twice."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on the PATH")
     path = tmp_path_factory.mktemp("page") / "table.html"
     shown = result_table(TABLE, "a caption").data
     path.write_text(f"<!doctype html><meta charset='utf-8'>{shown}{shown}<textarea></textarea>", encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
-        def open_page(scripts=True):
-            page = browser.new_context(java_script_enabled=scripts).new_page()
-            page.goto(path.as_uri())
-            return page
+    def open_page(scripts=True):
+        page = chromium.new_context(java_script_enabled=scripts).new_page()
+        page.goto(path.as_uri())
+        return page
 
-        yield open_page
-        browser.close()
+    return open_page
 
 
 def order(page, table=0):
