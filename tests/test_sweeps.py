@@ -1,6 +1,7 @@
 """Sweeps: what failed is named and waited for, what is done is done once, and a killed sweep leaves nothing behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,16 @@ def test_one_step_is_executed_with_what_it_needs(pretended, data_folder):
     assert len(run_sweep(pretended, only="transfer")) == 9
     with pytest.raises(ValueError, match="no step 'transfers'; it has masked, transfer"):
         run_sweep(pretended, only="transfers")
+
+
+def test_workers_that_remember_a_run_of_another_sweep_execute_it_again(pretended, data_folder, workers, monkeypatch):
+    submit, remembered = workers.submit, []
+    monkeypatch.setattr(workers, "submit", lambda *args, **options: remembered.append(submit(*args, **options)) or
+                        remembered[-1])
+    for times in (1, 2):
+        assert (run_sweep(pretended, only="masked")["status"] == "done").all()
+        assert len(executed(data_folder)) == 3 * times
+        shutil.rmtree(data_folder / "runs")
 
 
 def test_what_a_step_needs_is_kept_to_the_root(pretended, tmp_path):

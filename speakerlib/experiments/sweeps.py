@@ -149,8 +149,9 @@ def _execute(client, missing, rows, num_threads, board, folder, runs, tend=None)
     client.subscribe_topic(_STARTS, lambda event: board.begin(event[1]))
     for place, run in enumerate(missing):
         needed = [futures[run.needs]] if run.needs in futures else []
+        # The key is this sweep's own: dask hands out what it still remembers of a key, such as another sweep's row.
         futures[run.folder] = client.submit(execute, run, environment, str(begun / run.folder.name), *needed,
-                                            key=f"run-{place}-{run.folder.name}", priority=-place, pure=False)
+                                            key=f"{run.folder.name}-{environment[_OWN]}", priority=-place, pure=False)
         futures[run.folder].add_done_callback(lambda future, run=run: finished.put((run, future)))
     try:
         for _ in missing:
