@@ -33,7 +33,7 @@ book: run
 	@.venv/bin/speakerlib book --corpus "$$CORPUS"
 
 test: $(READY)
-	@$(VENV) -m pytest
+	@$(VENV) -m pytest -n 2
 
 bench: $(READY)
 	@for name in $(BENCHMARKS); do $(VENV) tests/benchmarks/$$name.py $(BENCH_OPTIONS) || exit 1; done

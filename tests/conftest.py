@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for."""
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -7,9 +8,12 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: two threads each on two cores mostly wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("any machine", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("any machine")
 
+CHAPTERS = ("tests/test_notebooks.py", "tests/test_workbook.py", "tests/browser/")
 SO762 = Path(__file__).resolve().parents[2] / "shared" / "data" / "so762"
 
 
@@ -47,3 +51,22 @@ def pretend(monkeypatch):
 def pytest_collection_modifyitems(items):
     """Fast tests first, those with a browser last."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, "browser" in item.path.parts))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """For two processes: the chapters, and the browser on their runs, in one; all else in the other; each in order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class TwoChains(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid.startswith(CHAPTERS)
+
+    return TwoChains(config, log)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured."""
+    for report in terminalreporter.stats.get("passed", ()):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")

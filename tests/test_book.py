@@ -40,7 +40,7 @@ def executed(data_folder, monkeypatch):
     monkeypatch.setattr(book, "STEPS", STEPS)
     monkeypatch.setattr(book, "place_of", place)
     monkeypatch.setattr(book, "is_done", lambda notebook, folder: (folder / "executed.ipynb").exists())
-    monkeypatch.setattr(book, "find_corpus", lambda corpus: SimpleNamespace(name="voices"))
+    monkeypatch.setattr(book, "find_corpus", lambda corpus: SimpleNamespace(name="voices", synthetic=True))
     return data_folder
 
 
@@ -63,6 +63,7 @@ def test_the_book_is_read_without_a_network_or_a_kernel(executed, capsys):
 
 def test_the_index_has_every_chapter_with_its_first_words_and_picture(executed, tmp_path):
     index = book.write_book("voices", tmp_path / "book").read_text(encoding="utf-8")
+    assert "executed on voices (synthetic speech)</h1>" in index
     targets = re.findall(r'<a href="([^"]+)"><h2>([^<]+)</h2>', index)
     assert targets == [("05_protonet_training.html", "05 · A title"),
                        ("05_protonet_training_num_support-1.html", "05 · A title (num_support = 1)"),

@@ -15,7 +15,7 @@ from speakerlib.experiments.parameters import notebook_path
 from speakerlib.experiments.publication import shown
 from speakerlib.experiments.records import read_results, read_runs
 from speakerlib.experiments.result_tables import result_tables
-from speakerlib.experiments.voice_tasks import ONCE, TRANSDUCTIVE
+from speakerlib.experiments.voice_tasks import ONCE, TRANSDUCTIVE, WARPED
 
 README = (project_folder() / "README.md").read_text(encoding="utf-8")
 FINDINGS = (project_folder() / "figures" / "findings.md").read_text(encoding="utf-8")  # the same at length
@@ -102,10 +102,13 @@ def test_what_voices_reach_is_that_of_the_committed_records(committed, tmp_path)
     shown = README.partition("### The voice, not the microphone")[2].partition("\n## ")[0]
     rows = [line for line in shown.splitlines() if line.startswith("| ")]
     assert len(rows) > 3 and all(row in published for row in rows)
-    results = read_runs("10_voice_training").query("corpus == 'so762' and augment == 'both' and width == 1")["result"]
-    for heard, asked in product(("recorded", "changed I"), (ONCE, TRANSDUCTIVE)):
+    assert intervals(shown) and all(difference in published for difference in intervals(shown))
+    runs = read_runs("10_voice_training").query("corpus == 'so762' and augment == 'both'")
+    for width, heard, asked in [*product((1,), ("recorded", "changed I"), (ONCE, TRANSDUCTIVE)),
+                                *product((2,), ("recorded", "changed I"), (WARPED,))]:
         values = [[row["accuracy"] for row in result if (row["heard"], row["asked"]) == (heard, asked)]
-                  for result in results]
+                  for result in runs[runs["width"] == width]["result"]]
+        assert len(values) == 3
         assert "{:.1f} / {:.1f} / {:.1f} %".format(*(100 * np.mean(values, axis=0))) in shown
 
 
@@ -119,6 +122,12 @@ def test_how_the_shipped_model_errs_is_that_of_its_record(committed):
             values = (100 * row[name + end] for end in ("", "_low", "_high"))
             assert "{:.1f} ({:.1f} to {:.1f})".format(*values) in shown
     assert f"{run['result']['times_real_time']:.0f} times" in shown
+
+
+def test_the_time_to_the_first_picture_is_that_of_its_table():
+    table = (project_folder() / "figures" / "lab" / "first_picture.md").read_text(encoding="utf-8")
+    seconds = float(re.search(r"\| together \| ([\d.]+) \|", table)[1])
+    assert f"{seconds:.0f} s after `make lab`" in README and seconds < 60
 
 
 def test_the_trap_of_the_learning_rate_is_told_by_the_committed_records(committed):

@@ -24,9 +24,15 @@ def chromium(playwright):
 
 
 @pytest.fixture(scope="session")
-def lab(playwright, workbook_data, tmp_path_factory):
+def lab_folder(tmp_path_factory):
+    """Where JupyterLab runs; its notebooks are in `notebooks`."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="session")
+def lab(playwright, workbook_data, lab_folder):
     """The address of a JupyterLab as `make lab` starts it."""
-    with running_lab(tmp_path_factory.mktemp("lab"), workbook_data) as address:
+    with running_lab(lab_folder, workbook_data) as address:
         yield address
 
 

@@ -1,11 +1,13 @@
 """Seconds from `make lab` to the first interactive picture, that of chapter 02's explorer, and what takes them.
 
-    python tests/browser/first_picture.py
+    python tests/browser/first_picture.py [--output figures/lab/first_picture.md]
 
 The demo corpus is made first where it is absent. Run it on an idle computer; `taskset -c 0,1` leaves it two cores.
 """
 
+import argparse
 import os
+import platform
 import tempfile
 import time
 from pathlib import Path
@@ -31,18 +33,25 @@ WATCH = """([imports, before, explored]) => { const cells = jupyterapp.shell.cur
 
 
 def main():
-    """Prints the parts in their order, and returns {part: seconds}."""
+    """Prints the parts in their order as a table, and writes it where asked to."""
     from playwright.sync_api import sync_playwright
 
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="a Markdown file for the table")
+    output = parser.parse_args().output
     demo_corpus(progress=False)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # a reader has one open
         parts = measure(Path(folder), browser)
         browser.close()
-    for part, seconds in parts.items():
-        print(f"{seconds:6.1f} s  {part}")
-    print(f"{sum(parts.values()):6.1f} s  together, on {len(os.sched_getaffinity(0))} cores")
-    return parts
+    lines = [f"| {part} | {seconds:.1f} |" for part, seconds in [*parts.items(), ("together", sum(parts.values()))]]
+    text = "\n".join(["From `make lab` to the first interactive picture, that of chapter 02's explorer:", "",
+                      "| what takes the time | seconds |", "| --- | --- |", *lines, "",
+                      f"*`python tests/browser/first_picture.py`, {len(os.sched_getaffinity(0))} cores, "
+                      f"{platform.machine()}, a Chromium that was open*"])
+    print(text)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
 
 
 def measure(folder, browser):

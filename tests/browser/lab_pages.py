@@ -58,6 +58,17 @@ def running_lab(folder, data, command=None):
         server.wait(60)
 
 
+def write_notebook(folder, name, source):
+    """Puts a notebook with one cell beside the chapters of the JupyterLab in `folder`; returns its path."""
+    import nbformat
+
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    path = folder / "notebooks" / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)],
+                                            metadata={"kernelspec": kernel}), path)
+    return path
+
+
 class OpenNotebook:
     """A notebook in a page of JupyterLab. errors: what the page's console said of errors."""
 

@@ -45,7 +45,7 @@ def follows(page, cell, act):
 
 
 @pytest.mark.parametrize("name", EXPLORERS)
-def test_pictures_follow_sliders_and_menus_and_come_back_by_reset(notebook, name, capsys):
+def test_pictures_follow_sliders_and_menus_and_come_back_by_reset(notebook, name, record_property):
     source, slider, key, menus = EXPLORERS[name]
     opened = notebook(name)
     opened.run_all()
@@ -57,8 +57,7 @@ def test_pictures_follow_sliders_and_menus_and_come_back_by_reset(notebook, name
         moved, milliseconds = follows(page, cell, lambda: page.keyboard.press(key))
         times.append(milliseconds)
     assert differs(first, moved) > 0.5
-    with capsys.disabled():
-        print(f"\n{name}: {slider} to picture in {min(times):.0f} to {max(times):.0f} ms")
+    record_property(f"{name}, from {slider} to the picture", f"{min(times):.0f} to {max(times):.0f} ms")
     for menu in menus:
         choice = cell.get_by_label(menu, exact=True)
         choice.focus()

@@ -1,27 +1,22 @@
 """The microphone in Chromium with a pretended one: alone on a page, and in JupyterLab with a kernel behind it."""
 
+import base64
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from lab_pages import CHROMIUM
+from lab_pages import CHROMIUM, OpenNotebook, write_notebook
 from made_up_voices import voice
 
 from speakerlib.data.audio import write_audio
 from speakerlib.data.files import project_folder
-from speakerlib.views.microphone import samples_of
+from speakerlib.views.microphone import Microphone, samples_of
 
-VIEWS = project_folder() / "speakerlib" / "views"
+STYLE = project_folder() / "speakerlib" / "views" / "microphone.css"
 TONE_HZ = 1000
 WAIT = 30_000  # ms for what takes a moment
 PAGE = """<!doctype html><meta charset="utf-8"><title>microphone</title><link rel="stylesheet" href="microphone.css">
@@ -39,14 +34,12 @@ const model = {
 };
 window.remove = widget.render({model, el: document.getElementById("here")});
 </script>"""
-KERNEL = """import sys
-sys.path.insert(0, {tests!r})
-from made_up_voices import swelling_weights, voice
+KERNEL = """from made_up_voices import swelling_weights, voice
 from speakerlib.identification import SpeakerIdentifier
 from speakerlib.views.microphone import microphone
 people = SpeakerIdentifier(swelling_weights())
 for number in (0, 1, 3, 4):
-    people.enrol(f"P{{number}}", [voice(number, 2.0)])
+    people.enrol(f"P{number}", [voice(number, 2.0)])
 microphone(people)"""
 pytestmark = pytest.mark.slow
 
@@ -81,8 +74,8 @@ def browser(sounds, playwright):
 @pytest.fixture(scope="module")
 def site():
     """The address of a page with the widget alone; browsers count 127.0.0.1 as secure."""
-    files = {"/": (PAGE.encode(), "text/html"), "/microphone.js": ((VIEWS / "microphone.js").read_bytes(),
-             "text/javascript"), "/microphone.css": ((VIEWS / "microphone.css").read_bytes(), "text/css")}
+    files = {"/": (PAGE.encode(), "text/html"), "/microphone.js": (Microphone._esm.encode(), "text/javascript"),
+             "/microphone.css": (STYLE.read_bytes(), "text/css")}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -113,8 +106,6 @@ def sent(page):
     """(what the page handed over last, its samples)."""
     page.wait_for_function("window.sent.length", timeout=WAIT)
     message = page.evaluate("window.sent.at(-1)")
-    import base64
-
     return message, samples_of(base64.b64decode(message["pcm"]))
 
 
@@ -200,49 +191,11 @@ def test_a_refusal_no_microphone_and_a_page_that_is_not_secure_are_told_apart(br
     assert "http://localhost" in said(insecure)
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """The address of a notebook in a JupyterLab of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    import nbformat
-
-    tests = str(project_folder() / "tests")
-    cell = nbformat.v4.new_code_cell(KERNEL.format(tests=tests))
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": {"name": "python3", "language": "python",
-                                                                              "display_name": "Python 3"}})
-    nbformat.write(notebook, tmp_path / "voices.ipynb")
-    environment = {**os.environ, "PYTHONPATH": str(project_folder()), "HOME": str(tmp_path),
-                   "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-                   "JUPYTER_DATA_DIR": str(tmp_path / "share"), "IPYTHONDIR": str(tmp_path / "ipython")}
-    address = f"http://127.0.0.1:{port}/lab/tree/voices.ipynb"
-    with open(tmp_path / "lab.log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
-                                   "--ServerApp.port_retries=0", "--ip=127.0.0.1", "--IdentityProvider.token=made-up"],
-                                  cwd=tmp_path, env=environment, stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{port}/api?token=made-up", timeout=5).close()
-                break
-            except (URLError, OSError):
-                log = (tmp_path / "lab.log").read_text()
-                assert server.poll() is None and time.monotonic() < until, log
-                time.sleep(0.2)
-        yield f"{address}?token=made-up", tmp_path / "voices.ipynb"
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def test_in_jupyterlab_a_stranger_enrols_and_is_known(browser, lab):
-    address, saved = lab
+def test_in_jupyterlab_a_stranger_enrols_and_is_known(browser, lab, lab_folder):
+    saved = write_notebook(lab_folder, "voices", KERNEL)
     page = browser("voice2.wav").new_context(permissions=["microphone"]).new_page()
-    page.goto(address)
-    page.locator(".jp-Notebook .jp-CodeCell").first.click(timeout=2 * WAIT)
-    page.keyboard.press("Shift+Enter")
+    opened = OpenNotebook(page, lab, saved.stem)
+    opened.run_all()
     ask = page.get_by_role("button", name="Record and ask")
     ask.wait_for(timeout=2 * WAIT)
     cells = page.locator(".jp-Notebook .jp-Cell").count()
@@ -273,3 +226,4 @@ def test_in_jupyterlab_a_stranger_enrols_and_is_known(browser, lab):
         time.sleep(0.2)
     text = saved.read_text()
     assert "Microphone(4 people)" in text and len(text) < 50_000  # no sound in it
+    opened.close()

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from lab_pages import WAIT, write_notebook
 
 from speakerlib.views.result_table import result_table
 
@@ -67,3 +68,20 @@ def test_without_scripts_there_is_a_table_and_no_dead_button(open_table):
     page = open_table(scripts=False)
     assert page.get_by_role("button").count() == 0 and order(page) == list(TABLE.index)
     assert page.get_by_role("columnheader").count() == 6 and page.get_by_text("a caption").count() == 2
+
+
+def test_in_jupyterlab_keys_are_the_tables(notebook, lab, lab_folder):
+    write_notebook(lab_folder, "table", f"import pandas as pd\nfrom speakerlib.views.result_table import result_table\n"
+                   f"result_table(pd.DataFrame({CELLS!r}, index=pd.Index({list(TABLE.index)}, name='cell')))")
+    opened = notebook("table")
+    opened.run_all()
+    page, cells = opened.page, len(opened.cells())
+    page.locator(".jp-Notebook .jp-InputArea").first.click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="cell", exact=True).press("Enter")
+    assert order(page) == ["3-way", "5-way", "10-way"]
+    page.get_by_role("button", name="5-way 1-shot").press("Space")
+    assert order(page) == ["5-way", "10-way", "3-way"]
+    page.get_by_role("button", name="Copy as TSV").press("Enter")
+    page.get_by_text("3 rows copied as TSV").wait_for(timeout=WAIT)
+    assert page.evaluate("jupyterapp.shell.currentWidget.content.mode") == "command" and len(opened.cells()) == cells
