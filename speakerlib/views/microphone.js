@@ -205,9 +205,7 @@ function render({model, el}) {
   }
   // Letters in the name, and Space and Enter on a button, are not the notebook's; Control with S is.
   const ours = (event) => !event.ctrlKey && !event.metaKey;
-  const claim = (event) => box.contains(event.target) &&
-    event.target.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
-  window.addEventListener("keydown", claim, true); // before JupyterLab looks
+  const releaseKeys = claimKeys((control) => box.contains(control), ours);
   box.addEventListener("keydown", (event) => {
     if (ours(event)) event.stopPropagation();
     if (event.key === "Escape" && (microphone || opening)) giveUp();
@@ -225,7 +223,7 @@ function render({model, el}) {
     gone = true;
     release();
     hush();
-    window.removeEventListener("keydown", claim, true);
+    releaseKeys();
     model.off("msg:custom", answered);
   };
 }

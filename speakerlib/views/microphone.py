@@ -10,6 +10,7 @@ import numpy as np
 import traitlets
 
 from speakerlib.data.audio import SAMPLE_RATE
+from speakerlib.views.own_keys import script_with_keys
 from speakerlib.views.people import nearest_clips, plot_people
 from speakerlib.views.style import figure_png
 
@@ -27,7 +28,7 @@ class Microphone(anywidget.AnyWidget):
     heard: called with each (purpose, name, waveform, sample_rate) that could be used.
     """
 
-    _esm = Path(__file__).with_name("microphone.js")
+    _esm = script_with_keys("microphone.js")
     _css = Path(__file__).with_name("microphone.css")
     longest = traitlets.Float(LONGEST).tag(sync=True)
 

@@ -2,11 +2,6 @@
 export default {
   render({el}) {
     const ours = (event) => !event.ctrlKey && !event.metaKey && !(event.shiftKey && event.key === "Enter");
-    const claim = (event) => { // on the control itself, where JupyterLab begins to look
-      if ((el.closest(".jp-OutputArea-output") ?? el.parentElement)?.contains(event.target))
-        event.target.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
-    };
-    window.addEventListener("keydown", claim, true); // before JupyterLab looks
-    return () => window.removeEventListener("keydown", claim, true);
+    return claimKeys((control) => (el.closest(".jp-OutputArea-output") ?? el.parentElement)?.contains(control), ours);
   },
 };

@@ -12,11 +12,16 @@ def own_keys():
     return _own_keys()()
 
 
+def script_with_keys(script):
+    """The text of a script beside this file, after that of claim_keys.js, which it calls."""
+    return "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("claim_keys.js", script))
+
+
 @cache
 def _own_keys():
     import anywidget
 
     class OwnKeys(anywidget.AnyWidget):
-        _esm = Path(__file__).with_suffix(".js")
+        _esm = script_with_keys("own_keys.js")
 
     return OwnKeys

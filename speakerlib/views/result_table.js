@@ -81,13 +81,4 @@
   }
   bar.append(said);
   box.append(bar);
-
-  // Space and Enter on a button are not the notebook's; before JupyterLab looks.
-  window.addEventListener("keydown", (event) => {
-    const ours = (event.key === " " || event.key === "Enter") && !event.ctrlKey && !event.metaKey && !event.shiftKey;
-    box.toggleAttribute("data-lm-suppress-shortcuts", ours);
-  }, true);
-  box.addEventListener("keydown", (event) => {
-    if (event.key === " " || event.key === "Enter") event.stopPropagation();
-  });
 })();

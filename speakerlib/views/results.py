@@ -60,7 +60,7 @@ def table_figures(result_table):
     if name == "objectives":
         return plot_objectives(**facts)
     if name == "voice":
-        return {"": plot_trainings(facts["cells"])}
+        return {f"_{facts['place']}" * (facts["place"] > 1): plot_trainings(facts["cells"])}
     if name == "voice_steps":
         task = facts["task"]
         return {"_" + re.sub(r"[^a-z0-9]+", "_", task.lower()): plot_ablation(facts["cells"], task)}

@@ -175,18 +175,26 @@ def plot_trainings(lines, title=None):
 def plot_ablation(lines, task, title=None):
     """Accuracy of one task as the recipe grows, a line a condition, with intervals over speakers and seeds.
 
-    lines: of voice_ablation.ablation_lines, whose channels in training are of family II. Returns the figure.
+    What was tried beside the recipe stands apart, joined to nothing. lines: of voice_ablation.ablation_lines, whose
+    channels in training are of family II. Returns the figure.
     """
     part = lines[lines["task"] == task]
-    steps = list(dict.fromkeys(part["step"]))
+    trained = dict(zip(part["step"], part["steps_trained"]))
+    steps = sorted(trained, key=lambda step: step.startswith("tried"))
     figure, axis = new_figure(1.1 * len(steps) + 4, 4.4)
     for place, (condition, rows) in enumerate(part.groupby("heard", sort=False)):
-        across = [steps.index(step) + 0.08 * (place - 1) for step in rows["step"]]
-        accuracy, low, high = (100 * rows[name].to_numpy() for name in ("accuracy", "low", "high"))
-        axis.errorbar(across, accuracy, yerr=np.abs([accuracy - low, high - accuracy]), marker=_MARKS[condition],
-                      color=COLOURS[condition], markersize=7, capsize=3,
-                      label=condition + (",\nheard from “+ channels” on" if condition == "changed II" else ""))
-    axis.set_xticks(range(len(steps)), [step.replace(", ", ",\n") for step in steps], rotation=25, ha="right")
+        for tried, group in rows.groupby(rows["step"].str.startswith("tried")):
+            across = [steps.index(step) + 0.08 * (place - 1) for step in group["step"]]
+            accuracy, low, high = (100 * group[name].to_numpy() for name in ("accuracy", "low", "high"))
+            told = condition + (",\nheard from “+ channels” on" if condition == "changed II" else "")
+            axis.errorbar(across, accuracy, yerr=np.abs([accuracy - low, high - accuracy]), marker=_MARKS[condition],
+                          color=COLOURS[condition], markersize=7, capsize=3, linestyle="none" if tried else "-",
+                          label=None if tried else told)
+    first_tried = sum(not step.startswith("tried") for step in steps)
+    if first_tried < len(steps):
+        axis.axvline(first_tried - 0.5, color=GREY, linestyle=":", linewidth=1.2)
+    names = [step.replace(", ", ",\n") + f"\n({trained[step]:,} steps)" * step.startswith("tried") for step in steps]
+    axis.set_xticks(range(len(steps)), names, rotation=25, ha="right")
     axis.set(ylabel="accuracy (%)", ylim=(None, 101), title=title or f"{task}: what each step brings")
     axis.set_xlim(-0.4, len(steps) - 0.6)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
