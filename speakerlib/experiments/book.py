@@ -29,7 +29,8 @@ def write_book(corpus="demo", folder=None):
     Figures, tables and sound are in the pages; equations are MathML; widgets, which need a kernel, leave a sentence.
     folder: where to (default: <data>/book/<corpus>). FileNotFoundError names a chapter that was not executed yet.
     """
-    corpus = find_corpus(str(Path(corpus).expanduser())).name
+    found = find_corpus(str(Path(corpus).expanduser()))
+    corpus, speech = found.name, "synthetic" if found.synthetic else "real"
     folder = Path(folder).expanduser() if folder else data_folder() / "book" / corpus
     executed = [_executed(notebook, {"corpus": corpus, **parameters}) for notebook, parameters in STEPS]
     pages = sorted(executed, key=lambda page: page["name"])
@@ -37,7 +38,7 @@ def write_book(corpus="demo", folder=None):
     folder.mkdir(parents=True, exist_ok=True)
     for page in pages:
         _write(folder / f"{page['name']}.html", _page(page, names))
-    _write(folder / "index.html", _index(corpus, pages))
+    _write(folder / "index.html", _index(f"{corpus} ({speech} speech)", pages))
     return folder / "index.html"
 
 
@@ -116,8 +117,8 @@ def _what_it_shows(page):
     return re.sub(r"\[([^\]]+)\]\([^)]*\)|[*`]", r"\1", first).strip()
 
 
-def _index(corpus, pages):
-    """The list of chapters, each with its first paragraph and its first figure."""
+def _index(speech, pages):
+    """The list of chapters, each with its first paragraph and its first figure; speech: which it was executed on."""
     items = []
     for page in pages:
         picture = next((output.data["image/png"].strip() for cell in page["cells"].cells
@@ -125,7 +126,7 @@ def _index(corpus, pages):
         image = f'<img alt="" src="data:image/png;base64,{picture}">' if picture else ""
         items.append(f'<li><a href="{page["name"]}.html"><h2>{html.escape(_title(page))}</h2>{image}</a>'
                      f"<p>{html.escape(_what_it_shows(page))}</p></li>")
-    title = f"Who is speaking? The workbook, executed on {html.escape(corpus)}"
+    title = f"Who is speaking? The workbook, executed on {html.escape(speech)}"
     return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
             f'<meta name="viewport" content="width=device-width"><h1>{title}</h1><ol>{"".join(items)}</ol></html>\n')
 

@@ -30,10 +30,11 @@ _STARTS = [f"start_{name}" for name in START if name != "seed"]
 def nine_cell_grids(results, pretraining=None, least=2):
     """Every nine-cell table that the plain runs of notebook 05 fill (see ideas.plain): [(kind, recipe, cells, rows)].
 
-    kind: ONE_NETWORK or A_CELL: different tables, as is each recipe. A table of networks that were trained for their
-    cell needs `least` of them. recipe: a dict of what all runs share, with `seeds`. cells: a row a cell and
-    condition with accuracy, interval (see tables.mean_over_seeds), low and high (the interval over speakers, the mean
-    over seeds of both ends), seeds; NaN where the test split is too small. rows: what they were made from.
+    kind: ONE_NETWORK or A_CELL: different tables, as is each recipe. Beside a table of ONE_NETWORK, one of networks
+    that were trained for their cell needs `least` of them. recipe: a dict of what all runs share, with `seeds`. cells:
+    a row a cell and condition with accuracy, interval (see tables.mean_over_seeds), low and high (the interval over
+    speakers, the mean over seeds of both ends), seeds; NaN where the test split is too small. rows: what they were made
+    from.
     """
     grids = []
     for recipe, rows in _recipes(plain(results, pretraining, every_seed=True), pretraining):
@@ -41,7 +42,7 @@ def nine_cell_grids(results, pretraining=None, least=2):
         five = (rows["trained_num_way"] == 5) & (rows["trained_num_support"] == 5)
         if five.any():
             grids.append(_grid(ONE_NETWORK, recipe, rows[five]))
-        if len(rows.loc[own, ["num_way", "num_support"]].drop_duplicates()) >= least:
+        if len(rows.loc[own, ["num_way", "num_support"]].drop_duplicates()) >= (least if five.any() else 1):
             grids.append(_grid(A_CELL, recipe, rows[own]))
     return grids
 

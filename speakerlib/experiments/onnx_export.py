@@ -19,8 +19,8 @@ def export_onnx(path, weights):
     """Writes VoiceWeights (see read_voice_weights) as ONNX, atomically. Returns the path.
 
     Input `frames`: float32 (batch, 1, num_mels, frames), batch and frames of any size, what the front end makes of a
-    clip, each mel's mean over the clip removed; output `embedding`: (batch, dim), of unit length. The front end
-    is not in the file: its settings are in the metadata, with the facts of the weights. Raises ImportError if onnx and
+    clip, each mel's mean over the clip removed; output `embedding`: (batch, dim), of unit length. The front end is
+    not in the file: its settings are in the metadata, with the facts of the weights. Raises ImportError if onnx and
     onnxscript are not installed, ValueError if the path does not end in .onnx.
     """
     path = Path(path).expanduser()

@@ -110,6 +110,7 @@ APART = {  # notebook: what it takes where that differs from PARAMETERS
         "front_end": choice(*(name for name, record in FRONT_ENDS.items() if record.scaling == "log")),
         "augment": choice("none", *FAMILIES, "both"),
         "loss_type": choice("softmax", "am_softmax"),
+        "width": within(1 / 4, 8),
     },
     "06_short_utterance_training": {
         "encoder": choice(*RESNETS),

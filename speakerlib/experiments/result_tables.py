@@ -222,9 +222,10 @@ def _voices(corpus, only):
     for recipe, lines, rows in voice_table.voice_grids(results):
         absent = [name for augment, name in voice_table.TRAINED.items() if augment not in set(lines["augment"])]
         command = sweep_command("voice", "ships", recipe["corpus"], recipe)
-        made.append(ResultTable("voice", voice_table.voice_caption(recipe, rows), voice_table.voice_table(lines, True),
+        table = voice_table.voice_table(lines, reference=not made)
+        made.append(ResultTable("voice", voice_table.voice_caption(recipe, rows), table,
                                 f"Missing: trained through {', '.join(absent)}. Fill them: {command}" if absent else "",
-                                {"cells": lines, "recipe": recipe}))
+                                {"cells": lines, "recipe": recipe, "place": len(made) + 1}))
     return made or [ResultTable("voice", "The voice, not the microphone: no runs yet", pd.DataFrame(
         columns=["seeds", *TASKS]).rename_axis("trained through: heard"),
         f"No runs yet. Make them: speakerlib sweep voice --corpus {shlex.quote(corpus or 'demo')}")]

@@ -19,7 +19,7 @@ from speakerlib.data.voice_batches import VoiceBatches
 from speakerlib.experiments.checkpoints import save_weights
 from speakerlib.experiments.training import load_weights, machine_precision, train
 from speakerlib.experiments.voice_tasks import CONDITIONS, draw_voice_tasks, voice_accuracy
-from speakerlib.experiments.voice_weights import warped
+from speakerlib.experiments.voice_weights import voice_header, warped
 from speakerlib.models.short_utterance_objectives import SCALE, additive_margin_loss, angular_prototypical_loss
 from speakerlib.models.voice import CHANNELS, WIDTH, VoiceEncoder
 
@@ -124,8 +124,6 @@ class Voice:
         """An encoder with the random weights of the seed."""
         torch.manual_seed(self.settings.seed)
         mels, width = utterance_front_end(self.settings.front_end).num_mels, self.settings.width
-        if not 0.25 <= width <= 8:
-            raise ValueError(f"width={width}: expected 0.25 to 8 times the channels of the encoder that ships.")
         channels = [round(width * count) for count in CHANNELS]
         return VoiceEncoder(mels, channels, round(width * WIDTH), pooling=self.settings.pooling)
 
@@ -242,15 +240,9 @@ class ReadAhead:
 def _keep_encoder(experiment, encoder, run, history):
     """Writes encoder.safetensors, and its facts into the record."""
     settings, tested = experiment.settings, history.dropna(subset="validation_accuracy")
-    inner = encoder.encoder
-    facts = {"encoder": "voice", "channels": ",".join(map(str, inner.channels)), "width": inner.width,
-             "warps": ",".join(map(str, encoder.warps)),
-             "front_end": settings.front_end,
-             "front_end_identifier": identifier(utterance_front_end(settings.front_end)),
-             "num_mels": inner.num_mels, "dim": inner.dim,
-             **{name: getattr(settings, name) for name in _TRAINED_ON},
-             "corpus": experiment.corpus.name, "synthetic": bool(experiment.corpus.synthetic),
+    facts = {**{name: getattr(settings, name) for name in _TRAINED_ON}, "corpus": experiment.corpus.name,
+             "synthetic": bool(experiment.corpus.synthetic),
              "step": int(tested.loc[tested["validation_accuracy"].idxmax(), "step"]), "run": run.folder.name}
-    save_weights(inner.state_dict(), run.folder / "encoder.safetensors",
-                 metadata={name: str(value) for name, value in facts.items()})
-    run.write(speaker_encoder=facts)
+    header = voice_header(encoder, utterance_front_end(settings.front_end), **facts)
+    save_weights(encoder.encoder.state_dict(), run.folder / "encoder.safetensors", header)
+    run.write(speaker_encoder=header | facts)

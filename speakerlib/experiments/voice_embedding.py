@@ -42,7 +42,7 @@ def embed_windows(encoder, front, waveform, window, hop):
     size = max(1, BATCH_FRAMES // window)
     cut = frames.unfold(0, window, 1)  # (places, mels, window), a view
     parts = side_by_side(lambda first: _through(encoder, normalise(front, cut[starts[first:first + size]])),
-                          range(0, len(starts), size))
+                         range(0, len(starts), size))
     return starts, torch.cat(parts).numpy()
 
 

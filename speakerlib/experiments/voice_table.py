@@ -48,7 +48,8 @@ def voice_caption(recipe, rows):
     if len(set(steps.values())) == 1:
         told = f"{next(iter(steps.values())):,}"
     speech = "synthetic speech" if rows["synthetic"].iloc[0] else "real speech"
-    return (f"The voice, not the microphone: {recipe['corpus']} ({speech}), trained {told} steps of "
+    wider = f"an encoder {recipe['width']:g} times as wide, " * (recipe["width"] != 1)
+    return (f"The voice, not the microphone: {recipe['corpus']} ({speech}), {wider}trained {told} steps of "
             f"{recipe['batch_size']} clips; accuracy in % of {recipe['test_tasks']:,} tasks on unseen speakers, in "
             f"brackets 95 % over speakers and seeds; {cost(rows)}")
 
