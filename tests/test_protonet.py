@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_front_end_is_refused(data_folder, tmp_path):
 def test_two_processes_train_what_one_does(data_folder, tmp_path, monkeypatch, changed):
     """The same tasks, channels of clips, losses, checkpoint and record; the second of two runs is not another run."""
     settings = experiment_of(data_folder, tmp_path, {"train": 4, "validation": 3, "test": 3}, batch_size=2,
-                             num_train_iterations=6, test_interval=3, learning_rate=1e-5, **changed)
+                             num_train_iterations=6, test_interval=3, learning_rate=1e-6, **changed)
     for module in ("protonet", "training"):  # bfloat16 would round too much away to compare
         monkeypatch.setattr(f"speakerlib.experiments.{module}.machine_precision", lambda: "fp32")
     histories, records = [], []
@@ -123,8 +123,9 @@ def test_two_processes_train_what_one_does(data_folder, tmp_path, monkeypatch, c
         histories.append(train_protonet(experiment, run)[1])
         records.append(read_json(run.folder / "run.json"))
         shutil.rmtree(run.folder)
-    losses = [history.filter(like="loss") for history in histories]  # less equal at a usual learning rate: Adam makes
-    pd.testing.assert_frame_equal(*losses, rtol=1e-4)  # whole steps of gradients that are nothing but rounding
+    # Adam makes whole steps of gradients that are nothing but rounding, which differs by processor: steps are small.
+    losses = [history.filter(like="loss") for history in histories]
+    pd.testing.assert_frame_equal(*losses, rtol=1e-4)
     pd.testing.assert_frame_equal(*histories, rtol=0, atol=0.02)  # a query on the edge may fall on either side
     assert records[1].pop("num_processes") == 2 and "num_processes" not in records[1]["parameters"]
     for name in ("run", "parameters", "precision", "checkpoint_num_way", "init_weights", "machine"):
