@@ -104,11 +104,12 @@ def test_what_voices_reach_is_that_of_the_committed_records(committed, tmp_path)
     assert len(rows) > 3 and all(row in published for row in rows)
     assert intervals(shown) and all(difference in published for difference in intervals(shown))
     runs = read_runs("10_voice_training").query("corpus == 'so762' and augment == 'both'")
+    runs = runs[runs["num_train_iterations"] == runs.groupby("width")["num_train_iterations"].transform("max")]
     for width, heard, asked in [*product((1,), ("recorded", "changed I"), (ONCE, TRANSDUCTIVE)),
-                                *product((2,), ("recorded", "changed I"), (WARPED,))]:
+                                *product((2, 4), ("recorded", "changed I"), (WARPED,))]:
         values = [[row["accuracy"] for row in result if (row["heard"], row["asked"]) == (heard, asked)]
                   for result in runs[runs["width"] == width]["result"]]
-        assert len(values) == 3
+        assert len(values) == {4: 1}.get(width, 3)
         assert "{:.1f} / {:.1f} / {:.1f} %".format(*(100 * np.mean(values, axis=0))) in shown
 
 
@@ -117,7 +118,7 @@ def test_how_the_shipped_model_errs_is_that_of_its_record(committed):
     (run,) = runs[(runs["corpus"] == "so762") & (runs["init"] == "shipped")].to_dict("records")
     shown = README.partition("### The voice, not the microphone")[2].partition("\n## ")[0]
     rows = {row["condition"]: row for row in run["result"]["rows"] if row["table"] == "errors"}
-    for row in (rows["recorded"], rows["changed I"], rows["mixed"]):
+    for row in rows.values():
         for name in ("false_acceptance", "correct"):
             values = (100 * row[name + end] for end in ("", "_low", "_high"))
             assert "{:.1f} ({:.1f} to {:.1f})".format(*values) in shown
