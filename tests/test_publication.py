@@ -89,9 +89,9 @@ def test_of_chapter_07_pictures_stand_alone_and_details_are_of_the_scoring_that_
 
 
 def test_of_chapter_10_the_encoder_that_ships_is_pictured():
-    run = {"notebook": "10_voice_training", "front_end": "compact", "augment": "both", "width": 1.0, "batch_size": 96,
-           "num_train_iterations": 3000, "finished": "1", "run": "ships"}
-    others = ({"augment": "II"}, {"width": 2.0}, {"num_train_iterations": 600}, {"front_end": "log_mel"})
+    run = {"notebook": "10_voice_training", "front_end": "compact", "augment": "both", "width": 1.0, "seed": 0,
+           "batch_size": 96, "num_train_iterations": 3000, "finished": "1", "run": "ships"}
+    others = ({"augment": "II"}, {"width": 2.0}, {"seed": 1}, {"num_train_iterations": 600}, {"front_end": "log_mel"})
     runs = [run, *({**run, "finished": "2", "run": "another", **other} for other in others)]
     assert publication.shown(pd.DataFrame(runs))["10"]["run"] == "ships"
 
