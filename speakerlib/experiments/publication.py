@@ -29,10 +29,10 @@ DIGITS = 9  # of the numbers in published records and curves: fewer would round 
 def publish(corpus):
     """Fills figures/<corpus>/ from the complete runs on that corpus; returns the folder.
 
-    Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs
-    (see ideas.plain), of chapter 06 those of its default objective, as recorded and through channels, of chapter 07
-    those of these encoders, of chapter 10 the encoder's of the default width and seed that heard both families:
-    where several are alike, of the one that trained on most tasks. Pictures of chapters 06, 07 and 10 that show a run beside others
+    Pictures of chapter 04 are those of its default autoencoder, of chapter 05 those of the plain 5-way 5-shot runs (see
+    ideas.plain), of chapter 06 those of its default objective, as recorded and through channels, of chapter 07 those of
+    these encoders, of chapter 10 the encoder's of the default width and seed that heard both families: where several
+    are alike, of the one that trained on most tasks. Pictures of chapters 06, 07 and 10 that show a run beside others
     (_BESIDE) hold what was there then, and stay behind: chapter 08 shows all. records/ holds the record of every run,
     its numbers to nine digits; and the training curves that a picture shows: of work A's autoencoders with any mask,
     and of the plain runs of chapter 05. Records of chapter 07 tell of single speakers for the one scoring that tables
